@@ -1,0 +1,1 @@
+//! Measurements: a bare tonic echo beside the sidecar, in one run.

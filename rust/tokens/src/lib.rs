@@ -1,0 +1,1 @@
+//! Text in, number of tokens out.

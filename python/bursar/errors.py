@@ -1,0 +1,127 @@
+"""Every exception that bursar raises: the SDK's, and below them the sidecar's."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from datetime import timedelta
+from typing import TYPE_CHECKING
+
+if TYPE_CHECKING:
+    from bursar.v1 import quota_pb2
+
+
+class BursarError(Exception):
+    """The base of all: `reason` is the sidecar's name for what happened, or empty."""
+
+    reason: str = ""
+
+    def __init__(self, message: str, *, reason: str = "") -> None:
+        super().__init__(message)
+        self.reason = reason
+
+
+# --- The SDK's: what a caller of `bursar.Client` meets -------------------------------------------
+
+
+class Denied(BursarError):
+    """The request does not fit: no error but an answer, with what refused and when it would fit."""
+
+    def __init__(self, denial: quota_pb2.Denial, *, reason: str, policy_version: int) -> None:
+        """Takes the sidecar's denial, its reason as a word, and the policy version that decided."""
+        named = ", ".join(dict.fromkeys(each.standing.limit for each in denial.shortfalls))
+        message = denial.hint or f"denied by {named or reason}"
+        super().__init__(message, reason=reason)
+        self.denial = denial
+        self.policy_version = policy_version
+
+    def __reduce__(self) -> tuple[object, ...]:
+        """Pickles by its message on the wire, so that it crosses between processes."""
+        return (_denied_from_bytes, (self.denial.SerializeToString(), self.reason, self.policy_version))
+
+    @property
+    def shortfalls(self) -> Sequence[quota_pb2.Shortfall]:
+        """Every limit that refused, the slowest to clear first; empty where none did."""
+        return tuple(self.denial.shortfalls)
+
+    @property
+    def retry_after(self) -> timedelta | None:
+        """The least time after which the same request fits; None: time alone never clears it."""
+        if not self.denial.HasField("retry_after_ms"):
+            return None
+        return timedelta(milliseconds=self.denial.retry_after_ms)
+
+    @property
+    def hint(self) -> str:
+        """For a person: what was too much and what could be done."""
+        return self.denial.hint
+
+
+def _denied_from_bytes(denial: bytes, reason: str, policy_version: int) -> Denied:
+    from bursar.v1 import quota_pb2  # noqa: PLC0415  errors must load without protobuf
+
+    return Denied(
+        quota_pb2.Denial.FromString(denial), reason=reason, policy_version=policy_version
+    )
+
+
+class InvalidRequest(BursarError, ValueError):
+    """The question is wrong; `fields` has each wrong field and what it must be, where known."""
+
+    def __init__(
+        self, message: str, *, reason: str = "", fields: Sequence[tuple[str, str]] = ()
+    ) -> None:
+        super().__init__(message, reason=reason)
+        self.fields = tuple(fields)
+
+
+class Conflict(BursarError):
+    """The id was used before with other content."""
+
+
+class UnknownReservation(BursarError):
+    """The sidecar knows no reservation of that id."""
+
+
+class NotOpen(BursarError):
+    """The reservation is past that: it was settled or has expired."""
+
+
+class NotAllowed(BursarError):
+    """The caller may not ask this."""
+
+
+class Undecided(BursarError):
+    """No decision could be made: the sidecar is away, overloaded, too slow, or has a bug."""
+
+
+class NotSettled(UserWarning):
+    """A reservation's block was left without `commit` or `release`; it was committed as unknown."""
+
+
+# The one table from a gRPC status to an exception. A status that is not here is Undecided: no
+# answer that we understand is no decision.
+STATUS_ERRORS: dict[str, type[BursarError]] = {
+    "INVALID_ARGUMENT": InvalidRequest,
+    "RESOURCE_EXHAUSTED": InvalidRequest,
+    "OUT_OF_RANGE": InvalidRequest,
+    "UNIMPLEMENTED": InvalidRequest,
+    "ALREADY_EXISTS": Conflict,
+    "NOT_FOUND": UnknownReservation,
+    "FAILED_PRECONDITION": NotOpen,
+    "UNAUTHENTICATED": NotAllowed,
+    "PERMISSION_DENIED": NotAllowed,
+    "UNAVAILABLE": Undecided,
+    "DEADLINE_EXCEEDED": Undecided,
+    "CANCELLED": Undecided,
+    "INTERNAL": Undecided,
+}
+
+
+def from_status(
+    status: str, message: str, *, reason: str = "", fields: Sequence[tuple[str, str]] = ()
+) -> BursarError:
+    """Makes the exception for a gRPC status by its name, such as `NOT_FOUND`."""
+    kind = STATUS_ERRORS.get(status, Undecided)
+    if kind is InvalidRequest:
+        return InvalidRequest(message, reason=reason, fields=fields)
+    return kind(message or f"the sidecar answered {status} and said no more", reason=reason)

@@ -1,0 +1,63 @@
+//! A counter: one limit, one unit, one scope value, one window.
+
+use std::sync::Arc;
+
+use crate::policy::Unit;
+use crate::time::Timestamp;
+
+/// What makes a counter that counter. Order is by limit, unit, scope, then window.
+#[derive(Debug, Clone, PartialEq, Eq, PartialOrd, Ord, Hash)]
+pub struct CounterKey {
+    /// A digest over all that makes the limit's counters what they are: name, match, except, scope, window.
+    pub identity: u64,
+    /// What it counts.
+    pub unit: Unit,
+    /// Scope labels and their values, in the policy's order.
+    pub scope: Box<[(Box<str>, Box<str>)]>,
+    /// The span it counts over.
+    pub span: Span,
+    /// The limit's name, for people.
+    pub limit: Arc<str>,
+}
+
+/// A span of time: from its start to before its end.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash)]
+pub struct Span {
+    /// The first instant; none means always.
+    pub start: Option<Timestamp>,
+    /// The first instant after it; none means never.
+    pub end: Option<Timestamp>,
+}
+
+impl Span {
+    /// The span that holds every instant.
+    pub const ALWAYS: Self = Self { start: None, end: None };
+
+    /// Whether it holds the instant.
+    pub fn holds(self, at: Timestamp) -> bool {
+        self.start.is_none_or(|start| start <= at) && self.end.is_none_or(|end| at < end)
+    }
+
+    /// Whether it has ended by then.
+    pub fn ended(self, at: Timestamp) -> bool {
+        self.end.is_some_and(|end| end <= at)
+    }
+}
+
+/// How much a counter has.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
+pub struct Counter {
+    /// Used for certain.
+    pub committed: u64,
+    /// Set aside by open reservations.
+    pub reserved: u64,
+    /// How many open reservations refer to it; while there is one, the counter stays.
+    pub holders: u32,
+}
+
+impl Counter {
+    /// What is taken: committed and reserved together.
+    pub fn taken(self) -> u64 {
+        self.committed.saturating_add(self.reserved)
+    }
+}

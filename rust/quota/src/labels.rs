@@ -1,0 +1,40 @@
+//! Labels: who spends, as sorted pairs.
+
+/// Labels by key, each key once, sorted; two requests with the same labels in another order are equal.
+#[derive(Debug, Clone, PartialEq, Eq, Hash, Default)]
+pub struct Labels(Box<[(Box<str>, Box<str>)]>);
+
+impl Labels {
+    /// Sorts the pairs; of a key given twice the last value counts.
+    pub fn new(
+        pairs: impl IntoIterator<Item = (impl Into<Box<str>>, impl Into<Box<str>>)>,
+    ) -> Self {
+        let by_key: std::collections::BTreeMap<Box<str>, Box<str>> =
+            pairs.into_iter().map(|(key, value)| (key.into(), value.into())).collect();
+        Self(by_key.into_iter().collect())
+    }
+
+    /// The value under a key.
+    pub fn get(&self, key: &str) -> Option<&str> {
+        self.0
+            .binary_search_by(|(known, _)| (**known).cmp(key))
+            .ok()
+            .and_then(|at| self.0.get(at))
+            .map(|(_, value)| &**value)
+    }
+
+    /// The pairs in the order of their keys.
+    pub fn iter(&self) -> impl Iterator<Item = (&str, &str)> {
+        self.0.iter().map(|(key, value)| (&**key, &**value))
+    }
+
+    /// How many there are.
+    pub fn len(&self) -> usize {
+        self.0.len()
+    }
+
+    /// Whether there are none.
+    pub fn is_empty(&self) -> bool {
+        self.0.is_empty()
+    }
+}

@@ -1,0 +1,33 @@
+//! The rules: what a request may spend, decided from a policy, a state and a time that are handed in.
+//!
+//! Nothing here reads a clock, a file or a socket. A decision is checked against the [`State`] and comes
+//! back as an answer and, where something changes, an [`Event`]; [`State::apply`] is the only way a state
+//! changes, live, in recovery and in every proof.
+
+mod apply;
+mod counter;
+mod event;
+mod labels;
+mod policy;
+mod request;
+mod reservation;
+mod state;
+mod time;
+mod usage;
+
+pub use apply::ApplyError;
+pub use counter::{Counter, CounterKey, Span};
+pub use event::{Activated, Effect, Event, Recorded, Reserved, Settled, Touched};
+pub use labels::Labels;
+pub use policy::{
+    Amount, CalendarUnit, Fallback, LabelMatch, LabelRule, Limit, Policy, Unit, Unsettled, Window,
+};
+pub use request::{
+    Advice, Advisory, Candidate, CommitAnswer, CommitRequest, Denial, Grant, Past, Reason,
+    RecordAnswer, RecordRequest, Refusal, ReleaseAnswer, ReleaseRequest, ReserveAnswer,
+    ReserveRequest, Shortfall, Standing,
+};
+pub use reservation::{Counted, Hold, Method, Reservation, ReservationState};
+pub use state::{Bounds, IdHash, PolicyRecord, Remembered, State};
+pub use time::{Milliseconds, Timestamp};
+pub use usage::{Basis, Line, Meter, Outcome, tokens_sum};

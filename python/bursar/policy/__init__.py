@@ -1,0 +1,1 @@
+"""What the limits are: the policy file's grammar and its reader."""

@@ -1,0 +1,231 @@
+"""Reads a policy file and finds every mistake in it at once, each with its line."""
+
+from __future__ import annotations
+
+import hashlib
+from collections.abc import Iterator, Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from zoneinfo import ZoneInfo
+
+from pydantic import ValidationError
+from pydantic_core import ErrorDetails
+
+from bursar.errors import Mistake, PolicyError
+from bursar.policy import scalars, tree, types
+from bursar.policy.relations import Clash, clashes
+
+POLICY_BYTES_MAX = 1024 * 1024
+"""The largest policy file that is read."""
+
+_GOT_CHARACTERS_MAX = 60
+
+# What the grammar has and this version does not serve, by the part it is written in.
+_NOT_SERVED = {
+    "policy": (
+        "currency", "shared_by", "prices", "features", "models", "allocation", "exceptions",
+        "fees", "identities",
+    ),
+    "label": ("from", "map"),
+    "limit": (
+        "overrides", "ceilings", "thresholds", "on_exceed", "pace", "meters", "burst", "mode",
+    ),
+    "window": (
+        "sliding", "refill", "first_use", "week_starts_on", "month_starts_on", "year_starts_in",
+    ),
+    "amount": ("cost",),
+}  # fmt: skip
+_SERVED = {
+    "policy": types.Policy, "label": types.LabelRule, "reservations": types.ReservationRules,
+    "limit": types.Limit, "window": types.Window, "total": types.Total, "amount": types.Amounts,
+}  # fmt: skip
+
+
+@dataclass(frozen=True, slots=True)
+class ParsedPolicy:
+    """A policy without mistakes: what it says, the file's SHA-256, and the file as it was read."""
+
+    policy: types.Policy
+    digest: bytes
+    source: bytes
+    path: str
+
+
+def parse(path: Path) -> ParsedPolicy:
+    """Reads the policy file at `path`; raises PolicyError with every mistake in it."""
+    shown = str(path)
+    try:
+        with path.open("rb") as file:
+            source = file.read(POLICY_BYTES_MAX + 1)
+    except OSError as error:
+        what = f"the policy file cannot be read: {error.strerror}"
+        hint = "name a policy file, or write a first one with `bursar init`"
+        raise PolicyError([Mistake(shown, 0, 0, what, hint=hint)]) from None
+    return parse_source(source, path=shown)
+
+
+def parse_source(source: bytes, *, path: str) -> ParsedPolicy:
+    """Reads a policy file's bytes; `path` is what mistakes name. Raises PolicyError."""
+    if len(source) > POLICY_BYTES_MAX:
+        what = f"a policy file must have at most {POLICY_BYTES_MAX:,} bytes"
+        raise PolicyError([Mistake(path, 0, 0, what, hint="split it: one policy for each sidecar")])
+    try:
+        text = source.decode()
+    except UnicodeDecodeError as error:
+        line = source.count(b"\n", 0, error.start) + 1
+        got = f"the byte 0x{source[error.start]:02x}"
+        what = "a policy file must be UTF-8"
+        raise PolicyError([Mistake(path, line, 1, what, got, "save it as UTF-8")]) from None
+    document = tree.read(path, text)
+    if document.tree is None and document.mistakes:
+        raise PolicyError(document.mistakes)
+    mistakes = list(document.mistakes)
+    mistakes += [_mistake_of_clash(document, clash) for clash in clashes(document.tree)]
+    policy: types.Policy | None = None
+    try:
+        policy = types.Policy.model_validate(document.tree, context=_surroundings(document.tree))
+    except ValidationError as error:
+        details = error.errors(include_url=False)
+        mistakes += [_mistake_of_error(document, each) for each in details]
+    if mistakes or policy is None:
+        raise PolicyError(mistakes)
+    return ParsedPolicy(policy, hashlib.sha256(source).digest(), source, path)
+
+
+def _surroundings(root: tree.Tree) -> types.Surroundings:
+    mapping: Mapping[str, tree.Tree] = root if isinstance(root, dict) else {}
+    labels = mapping.get("labels")
+    declared = frozenset(labels) if isinstance(labels, dict) else frozenset[str]()
+    try:
+        zone = ZoneInfo(scalars.time_zone(mapping.get("time_zone")))
+    except scalars.ScalarError:
+        zone = ZoneInfo("UTC")
+    return types.Surroundings(declared, zone, zone_named="time_zone" in mapping)
+
+
+def _mistake_of_clash(document: tree.Document, clash: Clash) -> Mistake:
+    places = document.keys if clash.at_key else document.values
+    place = places.get(clash.path) or _place(document, clash.path)
+    return Mistake(document.path, place.line, place.column, clash.what, hint=clash.hint)
+
+
+def _place(document: tree.Document, path: tree.Path) -> tree.Place:
+    """The place of the value at `path`, or of the nearest part around it that has one."""
+    while path and path not in document.values:
+        path = path[:-1]
+    return document.values.get(path, tree.Place(0, 0))
+
+
+def _mistake_of_error(document: tree.Document, error: ErrorDetails) -> Mistake:
+    loc = error["loc"]
+    if loc and loc[-1] == "[key]":
+        path = loc[:-1]
+        place = document.keys.get(path, _place(document, path))
+    elif error["type"] == "extra_forbidden":
+        path = loc
+        place = document.keys.get(path, _place(document, path))
+    else:
+        path = loc
+        place = _place(document, path)
+    what, got, hint = _words(document, path, error)
+    return Mistake(document.path, place.line, place.column, what, got, hint)
+
+
+def _words(  # noqa: PLR0911  one answer for each kind of error
+    document: tree.Document, path: tree.Path, error: ErrorDetails
+) -> tuple[str, str, str]:
+    """What was wrong, what was got, and what to write instead."""
+    name = _name(document, path)
+    context = error.get("ctx", {})
+    got = _got(error["input"])
+    match error["type"]:
+        case "bursar":
+            got = "" if context["quiet"] else got
+            return f"{name} must {context['what']}", got, context["hint"]
+        case "missing":
+            return f"{name} is missing", "", _missing_hint(str(path[-1]))
+        case "extra_forbidden":
+            what, hint = _unknown(path, name)
+            return what, "", hint
+        case "model_type" | "dict_type" | "model_attributes_type":
+            return f"{name} must be a mapping", got, "write `key: value` lines below it"
+        case "list_type":
+            hint = f"write [{got}]" if isinstance(error["input"], str) else "write [a, b]"
+            return f"{name} must be a list", got, hint
+        case "string_type":
+            return f"{name} must be text", got, ""
+        case "too_long":
+            most, actual = context["max_length"], context["actual_length"]
+            return f"{name} must have at most {most:,} entries", f"{actual:,}", "leave some out"
+        case _:
+            return f"{name}: {error['msg']}", got, ""
+
+
+def _missing_hint(key: str) -> str:
+    return {
+        "policy": "begin the file with the policy's name: `policy: production`",
+        "name": "write `name: tenant-minute`: counters are kept by it",
+        "amount": "write `amount: {tokens: 200k}`",
+    }.get(key, "")
+
+
+def _unknown(path: tree.Path, name: str) -> tuple[str, str]:
+    """What is wrong with a key that is not of this part, and what to write instead."""
+    key, part = str(path[-1]), _part(path[:-1])
+    if key in _NOT_SERVED.get(part, ()):
+        return f"{name} is not served by this version of bursar", "leave it out"
+    known = [field.alias or each for each, field in _SERVED[part].model_fields.items()]
+    near = scalars.nearest(key, [*known, *_NOT_SERVED.get(part, ())])
+    hint = f"did you mean `{near}`?" if near else f"known here: {', '.join(known)}"
+    return f"{name} is not a known key", hint
+
+
+def _part(path: tree.Path) -> str:
+    """The kind of part at `path`, as _SERVED names it."""
+    match path:
+        case ():
+            return "policy"
+        case ("labels", _):
+            return "label"
+        case ("limits", _):
+            return "limit"
+        case _:
+            return str(path[-1])
+
+
+def _name(document: tree.Document, path: tree.Path) -> str:
+    """The path for a person, a limit by its name: `limits[tenant-minute].amount.tokens`."""
+    if not path:
+        return "a policy file"
+    return "`" + "".join(_steps(document.tree, path)).removeprefix(".") + "`"
+
+
+def _steps(root: tree.Tree, path: tree.Path) -> Iterator[str]:
+    node = root
+    for step in path:
+        try:
+            node = node[step]
+        except (KeyError, IndexError, TypeError):
+            node = None
+        if isinstance(step, int):
+            name = node.get("name") if isinstance(node, dict) else None
+            yield f"[{name if isinstance(name, str) else step}]"
+        else:
+            yield f".{step}"
+
+
+def _got(value: object) -> str:
+    """What was got, for a person: a scalar as written, other things by their kind."""
+    if value is None:
+        return "nothing"
+    if isinstance(value, dict):
+        return "a mapping"
+    if isinstance(value, list):
+        return "a list"
+    text = str(value)
+    if not text:
+        return "an empty text"
+    shown = text.encode("unicode_escape").decode() if not text.isprintable() else text
+    if len(shown) > _GOT_CHARACTERS_MAX:
+        return f"{shown[:_GOT_CHARACTERS_MAX]}…"
+    return shown

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from dataclasses import dataclass
 from datetime import timedelta
 from typing import TYPE_CHECKING
 
@@ -36,7 +37,10 @@ class Denied(BursarError):
 
     def __reduce__(self) -> tuple[object, ...]:
         """Pickles by its message on the wire, so that it crosses between processes."""
-        return (_denied_from_bytes, (self.denial.SerializeToString(), self.reason, self.policy_version))
+        return (
+            _denied_from_bytes,
+            (self.denial.SerializeToString(), self.reason, self.policy_version),
+        )
 
     @property
     def shortfalls(self) -> Sequence[quota_pb2.Shortfall]:
@@ -59,9 +63,7 @@ class Denied(BursarError):
 def _denied_from_bytes(denial: bytes, reason: str, policy_version: int) -> Denied:
     from bursar.v1 import quota_pb2  # noqa: PLC0415  errors must load without protobuf
 
-    return Denied(
-        quota_pb2.Denial.FromString(denial), reason=reason, policy_version=policy_version
-    )
+    return Denied(quota_pb2.Denial.FromString(denial), reason=reason, policy_version=policy_version)
 
 
 class InvalidRequest(BursarError, ValueError):
@@ -125,3 +127,48 @@ def from_status(
     if kind is InvalidRequest:
         return InvalidRequest(message, reason=reason, fields=fields)
     return kind(message or f"the sidecar answered {status} and said no more", reason=reason)
+
+
+# --- The sidecar's policy, settings and books: what the control plane and the commands meet -------
+
+
+@dataclass(frozen=True, slots=True, order=True)
+class Mistake:
+    """One mistake in a file: where it is, what was wrong, what was got and what to write instead.
+
+    `line` and `column` count from 1; line 0 is the file as a whole.
+    """
+
+    path: str
+    line: int
+    column: int
+    what: str
+    got: str = ""
+    hint: str = ""
+
+    def __str__(self) -> str:
+        """The mistake as `path:line: what (got …)`, and its hint on a line of its own."""
+        place = f"{self.path}:{self.line}" if self.line else self.path
+        got = f" (got {self.got})" if self.got else ""
+        hint = f"\n  hint: {self.hint}" if self.hint else ""
+        return f"{place}: {self.what}{got}{hint}"
+
+
+class PolicyError(BursarError):
+    """A policy file has mistakes; `mistakes` has all of them, in the order of their lines."""
+
+    def __init__(self, mistakes: Sequence[Mistake]) -> None:
+        self.mistakes = tuple(sorted(mistakes))
+        super().__init__("\n".join(str(each) for each in self.mistakes))
+
+
+class SettingsError(BursarError):
+    """A setting has a value that cannot be used; the message names it and what to write instead."""
+
+
+class BooksError(BursarError):
+    """The books cannot be used: they are of another ledger, or of a newer version of bursar."""
+
+
+class StartError(BursarError):
+    """The sidecar cannot start: an address is taken, or a directory cannot be written."""

@@ -2,13 +2,66 @@
 
 from __future__ import annotations
 
-__all__ = ["__version__"]
+from typing import TYPE_CHECKING
+
+if TYPE_CHECKING:
+    from bursar.client import Client, Reservation, labels
+    from bursar.errors import (
+        BursarError,
+        Conflict,
+        Denied,
+        InvalidRequest,
+        NotAllowed,
+        NotOpen,
+        NotSettled,
+        Undecided,
+        UnknownReservation,
+    )
+    from bursar.providers import Line, Usage
+
+    __version__: str
+
+__all__ = [
+    "BursarError",
+    "Client",
+    "Conflict",
+    "Denied",
+    "InvalidRequest",
+    "Line",
+    "NotAllowed",
+    "NotOpen",
+    "NotSettled",
+    "Reservation",
+    "Undecided",
+    "UnknownReservation",
+    "Usage",
+    "__version__",
+    "labels",
+]
+
+_HOMES = {
+    "Client": "bursar.client",
+    "Reservation": "bursar.client",
+    "labels": "bursar.client",
+    "Line": "bursar.providers",
+    "Usage": "bursar.providers",
+}
 
 
-def __getattr__(name: str) -> str:
+def __getattr__(name: str) -> object:
     """Loads the public name `name`; raises AttributeError if there is none."""
+    if name not in __all__:
+        raise AttributeError(f"module 'bursar' has no attribute {name!r}")
     if name == "__version__":
         from importlib.metadata import version
 
         return version("bursar")
-    raise AttributeError(f"module 'bursar' has no attribute {name!r}")
+    from importlib import import_module
+
+    value = getattr(import_module(_HOMES.get(name, "bursar.errors")), name)
+    globals()[name] = value  # the next look finds it without us
+    return value
+
+
+def __dir__() -> list[str]:
+    return sorted({*globals(), *__all__})

@@ -1,5 +1,7 @@
 """Every exception that bursar raises: the SDK's, and below them the sidecar's."""
 
+# ruff: noqa: N818  the contract's names say what happened; `DeniedError` would say it is a fault
+
 from __future__ import annotations
 
 from collections.abc import Sequence

@@ -35,7 +35,7 @@ _NOT_SERVED = {
     ),
     "amount": ("cost",),
 }  # fmt: skip
-_SERVED = {
+_SERVED: dict[str, type[types.Part]] = {
     "policy": types.Policy, "label": types.LabelRule, "reservations": types.ReservationRules,
     "limit": types.Limit, "window": types.Window, "total": types.Total, "amount": types.Amounts,
 }  # fmt: skip

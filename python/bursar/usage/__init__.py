@@ -1,0 +1,1 @@
+"""Who used what: the shapes of usage and of questions about it."""

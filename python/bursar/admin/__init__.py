@@ -1,0 +1,1 @@
+"""The control plane's doors: gRPC for operators, HTTP for probes and metrics."""

@@ -1,0 +1,78 @@
+"""Takes usage from the data plane into the books, a batch at a time."""
+
+from __future__ import annotations
+
+import threading
+from collections.abc import Iterator
+from typing import Protocol
+
+from prometheus_client import CollectorRegistry, Counter, Gauge, Histogram
+
+from bursar import wire
+from bursar.books.books import Books
+from bursar.usage.rollup import Batch
+from bursar.v1 import usage_pb2
+
+BATCHES_MAX = 4
+"""The most batches of one drain, so that it ends under any load."""
+
+
+class Source(Protocol):
+    """What usage is taken from."""
+
+    def usage_page(self, *, books_sequence: int, page: bytes) -> bytes | None:
+        """A page of the oldest batch after `books_sequence`, or None where nothing is new."""
+
+
+class Drain:
+    """The way of usage into the books; any thread may call it, one at a time drains."""
+
+    def __init__(self, *, source: Source, books: Books, registry: CollectorRegistry) -> None:
+        """Takes from `source` into `books` and counts in `registry`."""
+        self._source = source
+        self._books = books
+        self._lock = threading.Lock()
+        self._position = books.through_sequence()
+        self._sequence = Gauge(
+            "bursar_books_sequence", "The last sequence of the ledger in the books.",
+            registry=registry,
+        )  # fmt: skip
+        self._batches = Counter(
+            "bursar_books_batches", "Batches of usage taken into the books.", registry=registry
+        )
+        self._failures = Counter(
+            "bursar_books_failures", "Drains of usage that failed.", registry=registry
+        )
+        self._seconds = Histogram(
+            "bursar_books_drain_seconds", "How long a drain of usage took.", registry=registry
+        )
+        self._sequence.set(self._position)
+
+    @property
+    def position(self) -> int:
+        """The last sequence of the ledger that the books include."""
+        return self._position
+
+    def once(self) -> int:
+        """Takes what is there, at most BATCHES_MAX batches; returns the position after it.
+
+        Raises BooksError where the books do not belong to this ledger, and what the source raises.
+        """
+        with self._lock, self._seconds.time(), self._failures.count_exceptions():
+            for _ in range(BATCHES_MAX):
+                first = self._source.usage_page(books_sequence=self._position, page=b"")
+                if first is None:
+                    break
+                self._position = self._books.take(self._pages(first))
+                self._batches.inc()
+                self._sequence.set(self._position)
+            return self._position
+
+    def _pages(self, first: bytes) -> Iterator[Batch]:
+        page: bytes | None = first
+        while page is not None:
+            message = usage_pb2.UsageBatch.FromString(page)
+            yield wire.batch(message)
+            if not message.next_page:
+                return
+            page = self._source.usage_page(books_sequence=self._position, page=message.next_page)

@@ -1,0 +1,188 @@
+"""The control plane on gRPC: each method asks one thing and words the answer."""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+import os
+from dataclasses import dataclass
+from importlib.metadata import version
+from typing import NoReturn, Protocol
+from zoneinfo import ZoneInfo
+
+import grpc
+from google.rpc import code_pb2, error_details_pb2, status_pb2
+from grpc_health.v1 import health, health_pb2, health_pb2_grpc
+from grpc_reflection.v1alpha import reflection
+
+from bursar import wire
+from bursar.admin.drain import Drain
+from bursar.books.books import Books
+from bursar.errors import BooksError, StartError
+from bursar.v1 import admin_pb2, admin_pb2_grpc
+
+MESSAGE_BYTES_MAX = 64 * 1024
+"""The largest request that admin takes."""
+
+CALLS_MAX = 64
+"""The most calls admin answers at one time; more are refused."""
+
+METADATA_BYTES_MAX = 16 * 1024
+
+_DOMAIN = "bursar"
+_SERVICE = admin_pb2.DESCRIPTOR.services_by_name["AdminService"].full_name
+_log = logging.getLogger(__name__)
+
+Context = grpc.aio.ServicerContext[object, object]
+
+
+class Core(Protocol):
+    """What admin asks of the data plane; messages as bytes."""
+
+    def status(self) -> bytes:
+        """A GetStatusResponse, as far as the data plane knows it."""
+
+    def policy(self) -> bytes:
+        """A GetPolicyResponse."""
+
+    def standings(self, *, request: bytes) -> bytes:
+        """A ListStandingsResponse to a ListStandingsRequest; ValueError for a wrong one."""
+
+
+@dataclass(frozen=True, slots=True)
+class Place:
+    """Where this sidecar keeps its data and answers."""
+
+    data_directory: str
+    socket: str
+    listen: str
+
+
+class AdminService(admin_pb2_grpc.AdminServiceServicer):
+    """Answers operators; whatever may wait, waits in a thread."""
+
+    def __init__(self, *, core: Core, books: Books, drain: Drain, place: Place) -> None:
+        """Asks `core` about the data plane and `books` about usage, which `drain` brings there."""
+        self._core = core
+        self._books = books
+        self._drain = drain
+        self._place = place
+
+    async def GetStatus(  # noqa: N802  the contract's name
+        self, request: admin_pb2.GetStatusRequest, context: Context
+    ) -> admin_pb2.GetStatusResponse:
+        """Says what the sidecar is, how it stands, and what it counts for."""
+        del request, context
+        known = await asyncio.to_thread(self._core.status)
+        return self.complete(admin_pb2.GetStatusResponse.FromString(known))
+
+    def complete(self, status: admin_pb2.GetStatusResponse) -> admin_pb2.GetStatusResponse:
+        """Adds to a status what the data plane does not know."""
+        status.version = version("bursar")
+        status.process_id = os.getpid()
+        status.data_directory = self._place.data_directory
+        status.socket = self._place.socket
+        status.listen = self._place.listen
+        status.ledger.books_sequence = self._drain.position
+        return status
+
+    async def GetPolicy(  # noqa: N802
+        self, request: admin_pb2.GetPolicyRequest, context: Context
+    ) -> admin_pb2.GetPolicyResponse:
+        """Gives the policy in force."""
+        del request, context
+        return await self._policy()
+
+    async def ListStandings(  # noqa: N802
+        self, request: admin_pb2.ListStandingsRequest, context: Context
+    ) -> admin_pb2.ListStandingsResponse:
+        """Lists where live counters stand, a page at a time."""
+        asked = request.SerializeToString()
+        try:
+            answer = await asyncio.to_thread(self._core.standings, request=asked)
+        except ValueError as error:
+            await _refuse(context, _field_of(error), str(error))
+        return admin_pb2.ListStandingsResponse.FromString(answer)
+
+    async def QueryUsage(  # noqa: N802
+        self, request: admin_pb2.QueryUsageRequest, context: Context
+    ) -> admin_pb2.QueryUsageResponse:
+        """Sums usage over a span by some labels, after taking in what the ledger has."""
+        policy = (await self._policy()).policy
+        zone = ZoneInfo(policy.time_zone or "UTC")
+        kept = await asyncio.to_thread(self._books.label_keys)
+        try:
+            query = wire.usage_query(request, labels=kept.union(policy.rollups), zone=zone)
+        except wire.FieldError as error:
+            await _refuse(context, error.field, str(error))
+        try:
+            await asyncio.to_thread(self._drain.once)
+        except BooksError as error:
+            await context.abort(grpc.StatusCode.UNAVAILABLE, str(error))
+        page = await asyncio.to_thread(self._books.query, query)
+        return wire.usage_response(request, page, zone)
+
+    async def _policy(self) -> admin_pb2.GetPolicyResponse:
+        return admin_pb2.GetPolicyResponse.FromString(await asyncio.to_thread(self._core.policy))
+
+
+def _field_of(error: ValueError) -> str:
+    """The field that the data plane's error names first."""
+    word = str(error).partition(" ")[0].strip("`:")
+    return word if word in admin_pb2.ListStandingsRequest.DESCRIPTOR.fields_by_name else ""
+
+
+async def _refuse(context: Context, field: str, message: str) -> NoReturn:
+    """Answers INVALID_ARGUMENT with the field's name, for people and for programs."""
+    details = status_pb2.Status(code=code_pb2.INVALID_ARGUMENT, message=message)
+    info = error_details_pb2.ErrorInfo(reason="INVALID_FIELD", domain=_DOMAIN)
+    details.details.add().Pack(info)
+    violation = error_details_pb2.BadRequest.FieldViolation(field=field, description=message)
+    details.details.add().Pack(error_details_pb2.BadRequest(field_violations=[violation]))
+    await context.abort(
+        grpc.StatusCode.INVALID_ARGUMENT,
+        message,
+        (("grpc-status-details-bin", details.SerializeToString()),),
+    )
+
+
+class AdminServer:
+    """The gRPC server of the control plane, with health and reflection."""
+
+    def __init__(self, service: AdminService) -> None:
+        """Makes the server; `start` binds it."""
+        self._health = health.aio.HealthServicer()
+        self._server = grpc.aio.server(
+            maximum_concurrent_rpcs=CALLS_MAX,
+            options=[
+                ("grpc.so_reuseport", 0),  # or a second sidecar would share the port in silence
+                ("grpc.max_receive_message_length", MESSAGE_BYTES_MAX),
+                ("grpc.max_metadata_size", METADATA_BYTES_MAX),
+            ],
+        )
+        admin_pb2_grpc.add_AdminServiceServicer_to_server(service, self._server)
+        health_pb2_grpc.add_HealthServicer_to_server(self._health, self._server)
+        names = (_SERVICE, health.SERVICE_NAME, reflection.SERVICE_NAME)
+        reflection.enable_server_reflection(names, self._server)
+
+    async def start(self, listen: str) -> str:
+        """Binds `listen` and serves; returns the address as bound; raises StartError."""
+        try:
+            port = self._server.add_insecure_port(listen)
+        except RuntimeError as error:
+            _log.debug("admin could not bind", exc_info=error)
+            raise StartError(f"admin cannot listen on {listen}: is it taken?") from None
+        await self._server.start()
+        await self.say_serving(serving=True)
+        return f"{listen.rpartition(':')[0]}:{port}"
+
+    async def say_serving(self, *, serving: bool) -> None:
+        """Sets what grpc.health.v1 answers for the server and its service."""
+        status = health_pb2.HealthCheckResponse
+        value = status.SERVING if serving else status.NOT_SERVING
+        for name in ("", _SERVICE):
+            await self._health.set(name, value)
+
+    async def stop(self, grace_s: float) -> None:
+        """Stops; calls in flight have `grace_s` to end."""
+        await self._server.stop(grace_s)

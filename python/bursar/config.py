@@ -49,7 +49,8 @@ def _count(text: str) -> int:
     return number
 
 
-def _ms(text: str) -> int:
+def span_ms(text: str) -> int:
+    """Reads a duration such as `500ms`, `10s`, `5m`, `24h` or `7d`; raises SettingsError."""
     return _scaled(text, _SPAN, _SPAN_MS, "a duration such as 500ms, 10s, 5m or 24h")
 
 
@@ -145,15 +146,15 @@ class Settings:
         meaning="The most settled ids that are remembered.",
     )  # fmt: skip
     settled_span_ms: int = _setting(
-        86_400_000, environment="BURSAR_SETTLED_SPAN", read=_ms, shown="24h",
+        86_400_000, environment="BURSAR_SETTLED_SPAN", read=span_ms, shown="24h",
         meaning="How long a settled id is remembered.",
     )  # fmt: skip
     stop_grace_ms: int = _setting(
-        10_000, environment="BURSAR_STOP_GRACE", read=_ms, shown="10s",
+        10_000, environment="BURSAR_STOP_GRACE", read=span_ms, shown="10s",
         meaning="How long calls in flight may take to end when the sidecar stops.",
     )  # fmt: skip
     drain_interval_ms: int = _setting(
-        1_000, environment="BURSAR_DRAIN_INTERVAL", read=_ms, shown="1s",
+        1_000, environment="BURSAR_DRAIN_INTERVAL", read=span_ms, shown="1s",
         meaning="How often usage is taken into the books.",
     )  # fmt: skip
 

@@ -11,7 +11,11 @@ from typing import NoReturn, Protocol
 from zoneinfo import ZoneInfo
 
 import grpc
-from google.rpc import code_pb2, error_details_pb2, status_pb2
+from google.rpc import (  # type: ignore[import-untyped] # no stubs
+    code_pb2,
+    error_details_pb2,
+    status_pb2,
+)
 from grpc_health.v1 import health, health_pb2, health_pb2_grpc
 from grpc_reflection.v1alpha import reflection
 

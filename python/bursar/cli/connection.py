@@ -1,0 +1,59 @@
+"""The way of a command to a running sidecar's control plane."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from contextlib import contextmanager
+from typing import cast
+
+import click
+import grpc
+
+from bursar.cli import show
+from bursar.config import ADMIN_LISTEN, loopback
+from bursar.errors import SettingsError
+from bursar.v1 import admin_pb2_grpc
+
+DEADLINE_S = 10.0
+"""How long a command waits for an answer."""
+
+admin_option = click.option(
+    "--admin-listen", "address", default=ADMIN_LISTEN, show_default=True, metavar="ADDRESS",
+    envvar="BURSAR_ADMIN_LISTEN", show_envvar=True, help="The sidecar's admin address.",
+)  # fmt: skip
+"""The option of every command that asks a running sidecar."""
+
+_QUESTION_WRONG = (grpc.StatusCode.INVALID_ARGUMENT, grpc.StatusCode.UNIMPLEMENTED)
+
+
+@contextmanager
+def admin(address: str) -> Iterator[admin_pb2_grpc.AdminServiceStub]:
+    """A connection to the sidecar at `address`; what goes wrong on it ends the command."""
+    try:
+        target = loopback(address)
+    except SettingsError as error:
+        show.fail(show.EXIT_WRONG, f"--admin-listen {error}")
+    options = [("grpc.enable_http_proxy", 0)]
+    with grpc.insecure_channel(target, options=options) as channel:
+        try:
+            yield admin_pb2_grpc.AdminServiceStub(channel)
+        except grpc.RpcError as error:
+            _fail(target, error)
+
+
+def _fail(target: str, error: grpc.RpcError) -> None:
+    call = cast("grpc.Call", error)  # every error of a stub's call is the call too
+    code, details = call.code(), call.details() or ""
+    if code in _QUESTION_WRONG:
+        show.fail(show.EXIT_WRONG, details)
+    if code is grpc.StatusCode.UNAVAILABLE and "connect" in details.lower():
+        show.fail(
+            show.EXIT_UNDECIDED,
+            f"no sidecar answers at {target}",
+            "start one with `bursar serve`, or name another's address with --admin-listen",
+        )
+    show.fail(
+        show.EXIT_UNDECIDED,
+        f"the sidecar at {target} answered {code.name}: {details}",
+        "ask again; if it stays so, its log says why",
+    )

@@ -1,0 +1,260 @@
+"""Puts the parts of a sidecar together, given its settings; starts and stops them."""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+import re
+import signal
+from collections.abc import Callable
+from contextlib import AsyncExitStack
+from dataclasses import dataclass
+from pathlib import Path
+from types import TracebackType
+from typing import Self
+
+from prometheus_client import CollectorRegistry
+
+from bursar import _core
+from bursar.admin.drain import Drain
+from bursar.admin.http import HttpServer, application
+from bursar.admin.service import AdminServer, AdminService, Place
+from bursar.books.books import Books, open_books
+from bursar.config import Settings
+from bursar.errors import BooksError, Mistake, PolicyError, StartError
+from bursar.policy.parse import ParsedPolicy, parse
+from bursar.v1 import admin_pb2
+from bursar.wire import policy_message
+
+EXIT_DIED = 70
+"""What `serve` exits with when the data plane can answer no more: restart it."""
+
+_ADMIN_GRACE_S = 2.0
+_WATCH_MS = 500
+_NAMED = re.compile(r"`([^`]+)`")
+_log = logging.getLogger(__name__)
+
+
+def read_policy(path: Path) -> tuple[ParsedPolicy, bytes]:
+    """Reads a policy file and has the rules check it too; raises PolicyError with every mistake.
+
+    Returns what was read and the bytes of its bursar.v1.Policy.
+    """
+    parsed = parse(path)
+    message = policy_message(parsed.policy).SerializeToString(deterministic=True)
+    found = _core.check_policy(policy=message)
+    if found:
+        raise PolicyError([_mistake_of_rules(parsed, each) for each in found])
+    return parsed, message
+
+
+def _mistake_of_rules(parsed: ParsedPolicy, what: str) -> Mistake:
+    """A mistake that only the rules found, at the line of the first name it quotes."""
+    lines = parsed.source.decode().splitlines()
+    for name in _NAMED.findall(what):
+        for number, line in enumerate(lines, start=1):
+            if re.search(rf"(?<![\w.-]){re.escape(name)}(?![\w.-])", line):
+                return Mistake(parsed.path, number, 1, what)
+    return Mistake(parsed.path, 0, 0, what)
+
+
+@dataclass(frozen=True, slots=True)
+class Addresses:
+    """Where a running sidecar answers, as bound; empty where it does not."""
+
+    socket: str
+    listen: str
+    admin: str
+    http: str
+
+
+class Sidecar:
+    """One running sidecar: data plane, books, admin and HTTP. Use it as `async with`."""
+
+    def __init__(self, settings: Settings, *, hand_clock_unix_ms: int | None = None) -> None:
+        """Takes the settings; a hand clock, for tests, stands still until it is set."""
+        self._settings = settings
+        self._hand_clock_unix_ms = hand_clock_unix_ms
+        self._undo = AsyncExitStack()
+        self._registry = CollectorRegistry()
+        self._stopped = False
+        self._dead = False
+        self._core: _core.Sidecar
+        self._drain: Drain
+        self.addresses: Addresses
+        self.policy_name = ""
+
+    @property
+    def core(self) -> _core.Sidecar:
+        """The data plane."""
+        return self._core
+
+    async def __aenter__(self) -> Self:
+        """Starts every part; what was started is stopped again if a later one fails."""
+        try:
+            await self._start()
+        except BaseException:
+            await self._undo.aclose()
+            raise
+        return self
+
+    async def __aexit__(
+        self,
+        kind: type[BaseException] | None,
+        error: BaseException | None,
+        trace: TracebackType | None,
+    ) -> None:
+        """Stops every part in order."""
+        await self.stop()
+
+    async def _start(self) -> None:
+        settings = self._settings
+        parsed, message = await asyncio.to_thread(read_policy, Path(settings.policy))
+        self.policy_name = parsed.policy.policy
+        data_directory = _made_directory(Path(settings.data), mode=0o700)
+        if settings.socket_path:
+            _made_directory(Path(settings.socket_path).parent, mode=0o750)
+        self._core = await asyncio.to_thread(self._start_core, parsed, message)
+        self._undo.push_async_callback(self._stop_core)
+        books = await asyncio.to_thread(open_books, data_directory)
+        self._undo.callback(books.close)
+        self._check_books(books)
+        self._drain = Drain(source=self._core, books=books, registry=self._registry)
+        place = Place(str(data_directory), settings.socket_path, self._core.listen_address())
+        admin = AdminServer(
+            AdminService(core=self._core, books=books, drain=self._drain, place=place)
+        )
+        admin_address = await admin.start(settings.admin_listen)
+        self._undo.push_async_callback(admin.stop, _ADMIN_GRACE_S)
+        http = HttpServer(
+            application(
+                metrics=self._core.metrics,
+                not_ready_reason=self._not_ready_reason,
+                registry=self._registry,
+            )
+        )
+        http_address = await http.start(settings.http_listen)
+        self._undo.push_async_callback(http.stop)
+        self._admin = admin
+        draining = asyncio.create_task(self._drain_again_and_again())
+        self._undo.push_async_callback(_cancelled, draining)
+        self.addresses = Addresses(place.socket, place.listen, admin_address, http_address)
+
+    def _start_core(self, parsed: ParsedPolicy, message: bytes) -> _core.Sidecar:
+        settings = self._settings
+        return _core.Sidecar(
+            data_directory=settings.data,
+            socket=settings.socket_path or None,
+            listen=settings.listen or None,
+            policy=message,
+            policy_digest=parsed.digest,
+            policy_source=parsed.source,
+            segment_bytes=settings.segment_bytes,
+            ledger_bytes_max=settings.ledger_bytes_max,
+            counters_max=settings.counters_max,
+            reservations_open_max=settings.reservations_open_max,
+            settled_ids_max=settings.settled_ids_max,
+            settled_span_ms=settings.settled_span_ms,
+            hand_clock_unix_ms=self._hand_clock_unix_ms,
+        )
+
+    async def _stop_core(self) -> None:
+        try:
+            await asyncio.to_thread(self._core.stop, grace_ms=self._settings.stop_grace_ms)
+        except Exception:
+            if not self._dead:  # what killed it has been said already
+                raise
+
+    def _check_books(self, books: Books) -> None:
+        """Refuses books that are ahead of the ledger: they are of another one."""
+        ledger = admin_pb2.GetStatusResponse.FromString(self._core.status()).ledger
+        position = books.through_sequence()
+        if position > ledger.sequence:
+            message = (
+                f"the books include sequence {position}, but the ledger ends at {ledger.sequence}: "
+                "they are not of one data directory; bring back the one that was lost"
+            )
+            raise BooksError(message)
+
+    def _not_ready_reason(self) -> str:
+        status = admin_pb2.GetStatusResponse.FromString(self._core.status())
+        return "" if status.ready else status.not_ready_reason or "the data plane is not ready"
+
+    async def _drain_again_and_again(self) -> None:
+        said = ""
+        while True:
+            try:
+                await asyncio.to_thread(self._drain.once)
+                said = ""
+            except Exception as error:  # noqa: BLE001  decisions go on whatever the books do
+                if str(error) != said:
+                    _log.error("usage cannot be taken into the books", exc_info=error)
+                said = str(error)
+            await asyncio.sleep(self._settings.drain_interval_ms / 1000)
+
+    async def died(self) -> str:
+        """Waits until the data plane ends; returns why it died, or empty if it was stopped."""
+        while (why := await asyncio.to_thread(self._core.wait, timeout_ms=_WATCH_MS)) is None:
+            pass
+        self._dead = not self._stopped
+        return why
+
+    async def stop(self) -> None:
+        """Goes unready, lets calls in flight end, takes the last usage in, and closes all parts."""
+        if self._stopped:
+            return
+        self._stopped = True
+        await self._admin.say_serving(serving=False)
+        if not self._dead:
+            await self._take_the_last()
+        await self._undo.aclose()
+
+    async def _take_the_last(self) -> None:
+        await asyncio.to_thread(self._core.drain)
+        try:
+            await asyncio.to_thread(self._drain.once)
+        except Exception as error:  # noqa: BLE001  what is left is taken in after the next start
+            _log.warning("the last usage stays in the ledger until the next start: %s", error)
+
+
+def _made_directory(path: Path, *, mode: int) -> Path:
+    try:
+        path.mkdir(mode=mode, parents=True, exist_ok=True)
+    except OSError as error:
+        raise StartError(f"the directory {path} cannot be made: {error.strerror}") from None
+    return path
+
+
+async def _cancelled(task: asyncio.Task[None]) -> None:
+    """Cancels a task and waits until it has ended."""
+    task.cancel()
+    await asyncio.gather(task, return_exceptions=True)
+
+
+def serve(settings: Settings, *, when_ready: Callable[[Sidecar], None]) -> int:
+    """Serves until SIGTERM or SIGINT; returns 0 then, or EXIT_DIED when the data plane died.
+
+    Raises BursarError, with every mistake at once, where it cannot start.
+    """
+    return asyncio.run(_serve(settings, when_ready))
+
+
+async def _serve(settings: Settings, when_ready: Callable[[Sidecar], None]) -> int:
+    told_to_stop = asyncio.Event()
+    loop = asyncio.get_running_loop()
+    for number in (signal.SIGTERM, signal.SIGINT):
+        loop.add_signal_handler(number, told_to_stop.set)
+    async with Sidecar(settings) as sidecar:
+        when_ready(sidecar)
+        stop = asyncio.create_task(told_to_stop.wait())
+        death = asyncio.create_task(sidecar.died())
+        await asyncio.wait((stop, death), return_when=asyncio.FIRST_COMPLETED)
+        if death.done():
+            stop.cancel()
+            _log.critical("the data plane died: %s", death.result() or "it was stopped from within")
+            return EXIT_DIED
+        _log.info("stopping: nothing new is reserved, calls in flight may end")
+        await sidecar.stop()
+        await death
+    _log.info("stopped")
+    return 0

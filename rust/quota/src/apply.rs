@@ -59,6 +59,8 @@ impl State {
     }
 
     fn apply_activated(&mut self, instant: Timestamp, event: &Activated) {
+        // A limit that leaves and comes back has missed what happened between: it counts anew since now.
+        self.limits_since.retain(|identity, _| event.identities.contains(identity));
         for identity in &event.identities {
             self.limits_since.entry(*identity).or_insert(instant);
         }

@@ -109,6 +109,12 @@ pub struct Settled {
     pub replaced_lines: Vec<Line>,
     /// Whether the replaced settlement counted as a call.
     pub replaced_call: bool,
+    /// The model granted: usage that is replaced was reported under it.
+    pub granted_model: Arc<str>,
+    /// The tier granted; empty means standard.
+    pub granted_service_tier: Arc<str>,
+    /// The labels granted, without those added at settling.
+    pub granted_labels: Arc<Labels>,
     /// Whether this one does.
     pub call: bool,
     /// How the call ended; none for a release or an expiry.
@@ -196,6 +202,17 @@ pub enum Touched<'a> {
 }
 
 impl Event {
+    /// The policy whose rollup keys its usage is grouped by: the one a reservation was granted by, or a
+    /// record counted by, so that what a later settlement takes back leaves the group it was added to.
+    pub fn policy_version(&self) -> Option<u64> {
+        match self {
+            Self::Activated(_) => None,
+            Self::Reserved(event) => Some(event.policy_version),
+            Self::Settled(event) => Some(event.policy_version),
+            Self::Recorded(event) => Some(event.policy_version),
+        }
+    }
+
     /// The rows the event reads or changes, except the counters of the reservation it ends: those are in
     /// its holds, and loaded with it.
     pub fn touches(&self) -> Vec<Touched<'_>> {

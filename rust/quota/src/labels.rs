@@ -1,7 +1,7 @@
 //! Labels: who spends, as sorted pairs.
 
 /// Labels by key, each key once, sorted; two requests with the same labels in another order are equal.
-#[derive(Debug, Clone, PartialEq, Eq, Hash, Default)]
+#[derive(Debug, Clone, PartialEq, Eq, PartialOrd, Ord, Hash, Default)]
 pub struct Labels(Box<[(Box<str>, Box<str>)]>);
 
 impl Labels {
@@ -21,6 +21,11 @@ impl Labels {
             .ok()
             .and_then(|at| self.0.get(at))
             .map(|(_, value)| &**value)
+    }
+
+    /// These with some values set over them.
+    pub fn with<'a>(&'a self, changes: impl IntoIterator<Item = (&'a str, &'a str)>) -> Self {
+        Self::new(self.iter().chain(changes))
     }
 
     /// The pairs in the order of their keys.

@@ -5,17 +5,24 @@
 //! changes, live, in recovery and in every proof.
 
 mod apply;
+mod check;
+mod compile;
 mod counter;
 mod event;
+mod identity;
 mod labels;
+mod mapping;
 mod policy;
 mod request;
 mod reservation;
+mod rollup;
 mod state;
 mod time;
 mod usage;
+mod window;
 
 pub use apply::ApplyError;
+pub use compile::Compiled;
 pub use counter::{Counter, CounterKey, Span};
 pub use event::{Activated, Effect, Event, Recorded, Reserved, Settled, Touched};
 pub use labels::Labels;
@@ -28,6 +35,8 @@ pub use request::{
     ReserveRequest, Shortfall, Standing,
 };
 pub use reservation::{Counted, Hold, Method, Reservation, ReservationState};
+pub use rollup::{UsageKey, UsageSums, group};
 pub use state::{Bounds, IdHash, PolicyRecord, Remembered, State};
 pub use time::{Milliseconds, Timestamp};
 pub use usage::{Basis, Line, Meter, Outcome, tokens_sum};
+pub use window::hour_of;

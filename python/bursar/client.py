@@ -61,9 +61,11 @@ SETTLE_TIMEOUT_DEFAULT = timedelta(seconds=5)
 _SETTLE_ATTEMPT_S = 2.0
 _SETTLE_BACKOFF_S = (0.05, 1.0)  # the first, doubled each time, and the longest
 _RELEASE_BEHIND_S = 5.0  # how long the release behind an undecided Reserve is tried
+_RELEASES_BEHIND_MAX = 1000  # how many of those are in flight; what is beyond expires
 
+# No timeout here: it would bound every call, settlements too, whatever timeout they are given.
 _SERVICE_CONFIG = """{"methodConfig": [{"name": [{"service": "bursar.v1.QuotaService"}],
-  "waitForReady": true, "timeout": "0.5s",
+  "waitForReady": true,
   "retryPolicy": {"maxAttempts": 3, "initialBackoff": "0.02s", "maxBackoff": "0.2s",
     "backoffMultiplier": 2, "retryableStatusCodes": ["UNAVAILABLE"]}}]}"""
 
@@ -420,6 +422,7 @@ class Client:
             )
         self._timeout_s = _seconds(timeout)
         self._wire = _Wire(_target(target))
+        self._releases_behind: set[object] = set()
 
     def __enter__(self) -> Self:
         """Gives the client itself."""
@@ -518,10 +521,14 @@ class Client:
 
     def _release_behind(self, reservation_id: str) -> None:
         """Sends a release without waiting; if it is lost too, the reservation expires."""
+        if len(self._releases_behind) >= _RELEASES_BEHIND_MAX:
+            return
         request = quota_pb2.ReleaseRequest(
             reservation_id=reservation_id, reason="its caller had no answer in time"
         )
-        self._wire.stub.Release.future(request, timeout=_RELEASE_BEHIND_S)
+        call = self._wire.stub.Release.future(request, timeout=_RELEASE_BEHIND_S)
+        self._releases_behind.add(call)  # a call that nobody holds is cancelled
+        call.add_done_callback(self._releases_behind.discard)
 
     def record(
         self,

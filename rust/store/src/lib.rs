@@ -1,1 +1,37 @@
-//! What is on disk: the ledger, and LMDB as its follower; it stores and does not decide.
+//! What is on disk: the ledger, and LMDB as its follower.
+//!
+//! The ledger is the truth: segments of entries, written in front of every answer. The index follows it,
+//! reading only what is durable and applying it with the function that also recovers and verifies. The
+//! store stores; it does not decide.
+//!
+//! Nothing is removed from the ledger yet: `ledger_bytes_max` bounds it, and past the bound reservations
+//! are refused while settlements go on in the space kept for them.
+
+mod codec;
+mod crash;
+mod frame;
+mod index;
+mod intern;
+mod lock;
+mod number;
+mod open;
+mod options;
+mod read;
+mod segment;
+mod shared;
+mod spare;
+mod store;
+mod survey;
+mod sync;
+mod uuid;
+mod writer;
+
+pub use codec::CodecError;
+pub use crash::POINTS as CRASH_POINTS;
+pub use index::IndexError;
+pub use open::{OpenError, Recovery};
+pub use options::Options;
+pub use read::ReadError;
+pub use segment::Holder;
+pub use shared::{Poisoned, Room};
+pub use store::{Opened, Store, StoreStatus};

@@ -1,0 +1,147 @@
+//! The sync thread: it makes durable whatever has been written since it last did.
+//!
+//! There is no timer that holds an answer back. While somebody waits, it syncs as fast as the disk does and
+//! each sync takes everything written meanwhile; while nobody does, it syncs within `sync_interval`, so
+//! that the follower moves.
+
+use std::io;
+use std::path::PathBuf;
+use std::sync::atomic::{AtomicBool, Ordering};
+use std::sync::{Arc, Condvar, Mutex, PoisonError};
+use std::thread::JoinHandle;
+use std::time::{Duration, Instant};
+
+use crate::crash;
+use crate::segment::{self, Segment};
+use crate::shared::{Shared, lock};
+
+/// The way to the sync thread.
+pub(crate) struct Syncer {
+    work: Mutex<Work>,
+    changed: Condvar,
+    asleep: AtomicBool,
+    shared: Arc<Shared>,
+    thread: Mutex<Option<JoinHandle<()>>>,
+}
+
+#[derive(Default)]
+struct Work {
+    /// Segments written to and not synced since, oldest first.
+    segments: Vec<Arc<Segment>>,
+    /// Whether a file was renamed into the folder since that was synced.
+    folder: bool,
+    /// The last sequence written out.
+    written: u64,
+    /// The last sequence somebody waits for.
+    requested: u64,
+    /// Since when something is not synced.
+    since: Option<Instant>,
+    closing: bool,
+}
+
+impl Syncer {
+    /// Starts the thread.
+    pub(crate) fn start(
+        folder: PathBuf,
+        interval: Duration,
+        shared: Arc<Shared>,
+    ) -> io::Result<Arc<Self>> {
+        let syncer = Arc::new(Self {
+            work: Mutex::default(),
+            changed: Condvar::new(),
+            asleep: AtomicBool::new(false),
+            shared,
+            thread: Mutex::default(),
+        });
+        let mine = syncer.clone();
+        let thread = std::thread::Builder::new()
+            .name("bursar-sync".into())
+            .spawn(move || mine.run(&folder, interval))?;
+        *lock(&syncer.thread) = Some(thread);
+        Ok(syncer)
+    }
+
+    /// Says what has been written, and whether a file was renamed for it.
+    pub(crate) fn written(&self, segment: &Arc<Segment>, through: u64, renamed: bool) {
+        let mut work = lock(&self.work);
+        let known = work.segments.last().is_some_and(|last| Arc::ptr_eq(last, segment));
+        if !known {
+            work.segments.push(segment.clone());
+        }
+        work.folder |= renamed;
+        work.written = through;
+        let wake = work.since.is_none() || work.requested > self.shared.durable();
+        work.since.get_or_insert_with(Instant::now);
+        drop(work);
+        if wake {
+            self.wake();
+        }
+    }
+
+    /// Says that somebody waits for a sequence to be durable.
+    pub(crate) fn request(&self, sequence: u64) {
+        let mut work = lock(&self.work);
+        work.requested = work.requested.max(sequence);
+        drop(work);
+        self.wake();
+    }
+
+    /// Syncs what is written and ends the thread.
+    pub(crate) fn close(&self) {
+        lock(&self.work).closing = true;
+        self.changed.notify_all();
+        if let Some(thread) = lock(&self.thread).take() {
+            let _ = thread.join();
+        }
+    }
+
+    fn wake(&self) {
+        if self.asleep.load(Ordering::SeqCst) {
+            self.changed.notify_one();
+        }
+    }
+
+    fn run(&self, folder: &std::path::Path, interval: Duration) {
+        while let Some((segments, sync_folder, written)) = self.next(interval) {
+            crash::point("sync");
+            if let Err(error) = sync(&segments, sync_folder.then_some(folder)) {
+                self.shared.poison(&format!("a sync of the ledger failed: {error}"));
+                return;
+            }
+            crash::point("synced");
+            self.shared.durable.store(written, Ordering::Release);
+            self.shared.tell();
+        }
+    }
+
+    /// Waits for something to sync; none when the store closes and everything is.
+    fn next(&self, interval: Duration) -> Option<(Vec<Arc<Segment>>, bool, u64)> {
+        let mut work = lock(&self.work);
+        loop {
+            let waited_for = work.requested > self.shared.durable() || work.closing;
+            let age = work.since.map(|since| since.elapsed());
+            match age {
+                Some(age) if waited_for || age >= interval => {
+                    work.since = None;
+                    let folder = std::mem::take(&mut work.folder);
+                    return Some((std::mem::take(&mut work.segments), folder, work.written));
+                }
+                None if work.closing => return None,
+                _ => {}
+            }
+            let timeout = age.map_or(Duration::from_secs(60), |age| interval.saturating_sub(age));
+            self.asleep.store(true, Ordering::SeqCst);
+            let waited = self.changed.wait_timeout(work, timeout);
+            work = waited.unwrap_or_else(PoisonError::into_inner).0;
+            self.asleep.store(false, Ordering::SeqCst);
+        }
+    }
+}
+
+/// Syncs segments in their order, then the folder they were renamed into.
+fn sync(segments: &[Arc<Segment>], folder: Option<&std::path::Path>) -> io::Result<()> {
+    for segment in segments {
+        rustix::fs::fdatasync(&segment.file)?;
+    }
+    folder.map_or(Ok(()), segment::sync_folder)
+}

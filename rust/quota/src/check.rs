@@ -39,10 +39,7 @@ impl Policy {
             ));
         }
         if !(Self::TTL_MIN..=Self::TTL_MAX).contains(&self.ttl) {
-            mistakes.push(format!(
-                "reservations.ttl must be 1 s to 7 d (got {} ms)",
-                self.ttl.0
-            ));
+            mistakes.push(format!("reservations.ttl must be 1 s to 7 d (got {} ms)", self.ttl.0));
         }
         at_most("labels", self.labels.len(), Self::LABEL_RULES_MAX, &mut mistakes);
         at_most("limits", self.limits.len(), Self::LIMITS_MAX, &mut mistakes);
@@ -76,16 +73,12 @@ impl Policy {
         }
         self.check_matches(&format!("{place}: match"), &limit.matches, mistakes);
         self.check_matches(&format!("{place}: except"), &limit.except, mistakes);
-        at_most(
-            &format!("{place}: scope"),
-            limit.scope.len(),
-            Self::SCOPE_LABELS_MAX,
-            mistakes,
-        );
+        at_most(&format!("{place}: scope"), limit.scope.len(), Self::SCOPE_LABELS_MAX, mistakes);
         unique(&format!("{place}: scope"), limit.scope.iter().map(|key| &**key), mistakes);
         for key in limit.scope.iter().filter(|key| !self.knows(key)) {
-            mistakes
-                .push(format!("{place}: scope: {key:?} is neither built in nor declared in labels"));
+            mistakes.push(format!(
+                "{place}: scope: {key:?} is neither built in nor declared in labels"
+            ));
         }
         check_amounts(&place, limit, mistakes);
         check_window(&place, &limit.window, mistakes);
@@ -138,9 +131,9 @@ fn check_rule(rule: &LabelRule, mistakes: &mut Vec<String>) {
     if rule.otherwise == Fallback::Skip {
         mistakes.push(format!("{place}.otherwise: skip is only for a missing label"));
     }
-    let stand_ins = [&rule.missing, &rule.otherwise].into_iter().filter_map(|fallback| {
-        if let Fallback::As(value) = fallback { Some(value) } else { None }
-    });
+    let stand_ins = [&rule.missing, &rule.otherwise]
+        .into_iter()
+        .filter_map(|fallback| if let Fallback::As(value) = fallback { Some(value) } else { None });
     let renamed = rule.renamed.iter().flat_map(|(old, new)| [old, new]);
     for value in rule.values.iter().chain(renamed).chain(stand_ins) {
         if !(1..=Policy::LABEL_VALUE_BYTES_MAX).contains(&value.len()) {
@@ -162,10 +155,7 @@ fn check_amounts(place: &str, limit: &Limit, mistakes: &mut Vec<String>) {
             mistakes.push(format!("{place}: {:?} has two amounts", amount.unit));
         }
         if amount.amount > Policy::AMOUNT_MAX {
-            mistakes.push(format!(
-                "{place}: an amount is at most 2^53 (got {})",
-                amount.amount
-            ));
+            mistakes.push(format!("{place}: an amount is at most 2^53 (got {})", amount.amount));
         }
     }
     let concurrency = units.contains(&Unit::Concurrency);
@@ -173,19 +163,15 @@ fn check_amounts(place: &str, limit: &Limit, mistakes: &mut Vec<String>) {
         mistakes.push(format!("{place}: concurrency is never written beside another unit"));
     }
     if concurrency != (limit.window == Window::Open) {
-        mistakes.push(format!(
-            "{place}: concurrency has no window, and every other unit has one"
-        ));
+        mistakes.push(format!("{place}: concurrency has no window, and every other unit has one"));
     }
 }
 
 fn check_window(place: &str, window: &Window, mistakes: &mut Vec<String>) {
     match window {
         Window::Fixed(length) if !(Policy::FIXED_MIN..=Policy::FIXED_MAX).contains(length) => {
-            mistakes.push(format!(
-                "{place}: a fixed window has 1 s to 366 d (got {} ms)",
-                length.0
-            ));
+            mistakes
+                .push(format!("{place}: a fixed window has 1 s to 366 d (got {} ms)", length.0));
         }
         Window::Total { from: Some(from), until: Some(until) } if from >= until => {
             mistakes.push(format!("{place}: `until` must be later than `from`"));
@@ -195,7 +181,8 @@ fn check_window(place: &str, window: &Window, mistakes: &mut Vec<String>) {
 }
 
 fn is_name(name: &str, bytes_max: usize) -> bool {
-    let rest = |byte: u8| byte.is_ascii_lowercase() || byte.is_ascii_digit() || b"_.-".contains(&byte);
+    let rest =
+        |byte: u8| byte.is_ascii_lowercase() || byte.is_ascii_digit() || b"_.-".contains(&byte);
     name.len() <= bytes_max
         && name.bytes().next().is_some_and(|byte| byte.is_ascii_lowercase())
         && name.bytes().all(rest)

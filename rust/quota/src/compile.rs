@@ -131,11 +131,11 @@ impl Compiled {
             .enumerate()
             .map(|(index, limit)| Ready::new(index, limit, &mut keys))
             .collect();
-        let skips = |key: &Box<str>| {
-            policy.labels.iter().any(|rule| rule.key == *key && rule.missing == Fallback::Skip)
+        let skips = |key: &str| {
+            policy.labels.iter().any(|rule| *rule.key == *key && rule.missing == Fallback::Skip)
         };
         Self {
-            skips: keys.iter().map(skips).collect(),
+            skips: keys.iter().map(|key| skips(key)).collect(),
             by_identity: limits.iter().map(|limit| (limit.identity, limit.index)).collect(),
             counting: policy.limits.iter().filter(|limit| limit.window.counts()).count(),
             keys,
@@ -178,8 +178,8 @@ impl Compiled {
         tier: &'a str,
         labels: &'a Labels,
     ) -> Values<'a> {
-        let value = |key: &Box<str>| from_request(key, model, tier).or_else(|| labels.get(key));
-        Values(self.keys.iter().map(value).collect())
+        let value = |key| from_request(key, model, tier).or_else(|| labels.get(key));
+        Values(self.keys.iter().map(|key| value(key)).collect())
     }
 
     /// The limits that concern a call, whatever the time.
@@ -188,9 +188,8 @@ impl Compiled {
     }
 
     fn concerns(&self, limit: &Ready, values: &Values<'_>) -> bool {
-        let holds = |(slot, pattern): &(usize, Pattern)| {
-            pattern.holds(values.get(*slot).unwrap_or(NONE))
-        };
+        let holds =
+            |(slot, pattern): &(usize, Pattern)| pattern.holds(values.get(*slot).unwrap_or(NONE));
         let skipped = |slot: &usize| {
             values.get(*slot).is_none() && self.skips.get(*slot).copied().unwrap_or_default()
         };

@@ -2,6 +2,8 @@
 
 use std::sync::Arc;
 
+use hashbrown::Equivalent;
+
 use crate::policy::Unit;
 use crate::time::Timestamp;
 
@@ -18,6 +20,46 @@ pub struct CounterKey {
     pub span: Span,
     /// The limit's name, for people.
     pub limit: Arc<str>,
+}
+
+/// A counter's key borrowed from a request, so that looking one up makes nothing. It hashes as the key does:
+/// the same fields in the same order.
+#[derive(Debug, Clone, Copy, Hash)]
+pub(crate) struct KeyRef<'a> {
+    pub(crate) identity: u64,
+    pub(crate) unit: Unit,
+    pub(crate) scope: &'a [(&'a str, &'a str)],
+    pub(crate) span: Span,
+    pub(crate) limit: &'a Arc<str>,
+}
+
+impl KeyRef<'_> {
+    /// The key, owned.
+    pub(crate) fn to_key(self) -> Arc<CounterKey> {
+        let scope = self.scope.iter().map(|(key, value)| ((*key).into(), (*value).into()));
+        Arc::new(CounterKey {
+            identity: self.identity,
+            unit: self.unit,
+            scope: scope.collect(),
+            span: self.span,
+            limit: self.limit.clone(),
+        })
+    }
+}
+
+impl Equivalent<Arc<CounterKey>> for KeyRef<'_> {
+    fn equivalent(&self, key: &Arc<CounterKey>) -> bool {
+        let same =
+            |((key, value), (other_key, other_value)): (&(&str, &str), &(Box<str>, Box<str>))| {
+                **key == **other_key && **value == **other_value
+            };
+        self.identity == key.identity
+            && self.unit == key.unit
+            && self.span == key.span
+            && *self.limit == key.limit
+            && self.scope.len() == key.scope.len()
+            && self.scope.iter().zip(&key.scope).all(same)
+    }
 }
 
 /// A span of time: from its start to before its end.

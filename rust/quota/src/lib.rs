@@ -6,16 +6,25 @@
 
 mod apply;
 mod check;
+mod commit;
 mod compile;
 mod counter;
+mod denial;
 mod event;
 mod identity;
 mod labels;
 mod mapping;
 mod policy;
+mod record;
+mod release;
 mod request;
 mod reservation;
+mod reserve;
 mod rollup;
+mod rules;
+mod seat;
+mod settle;
+mod standing;
 mod state;
 mod time;
 mod usage;
@@ -36,6 +45,7 @@ pub use request::{
 };
 pub use reservation::{Counted, Hold, Method, Reservation, ReservationState};
 pub use rollup::{UsageKey, UsageSums, group};
+pub use rules::Rules;
 pub use state::{Bounds, IdHash, PolicyRecord, Remembered, State};
 pub use time::{Milliseconds, Timestamp};
 pub use usage::{Basis, Line, Meter, Outcome, tokens_sum};

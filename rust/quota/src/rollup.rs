@@ -128,8 +128,7 @@ impl UsageSums {
         let assumed = unknown || lines.iter().any(|line| line.basis == Basis::Assumed);
         self.calls += 1;
         self.calls_assumed += i64::from(assumed);
-        self.latency_ms_sum =
-            self.latency_ms_sum.saturating_add_unsigned(latency_ms);
+        self.latency_ms_sum = self.latency_ms_sum.saturating_add_unsigned(latency_ms);
         self.latency_calls += i64::from(latency_ms > 0);
     }
 }
@@ -149,16 +148,16 @@ struct Groups<'a> {
 
 impl Groups<'_> {
     fn of(&mut self, whose: &Whose<'_>, component: &str) -> &mut UsageSums {
-        let pair = |key: &Box<str>| {
-            let value = match &**key {
+        let pair = |key: &str| {
+            let value = match key {
                 COMPONENT => component,
                 key => from_request(key, whose.model, whose.tier)
                     .or_else(|| whose.labels.get(key))
                     .unwrap_or(NONE),
             };
-            (key.clone(), Box::<str>::from(value))
+            (Box::<str>::from(key), Box::<str>::from(value))
         };
-        let labels = Labels::new(self.rollups.iter().map(pair));
+        let labels = Labels::new(self.rollups.iter().map(|key| pair(key)));
         self.sums.entry(UsageKey { hour: whose.hour, labels }).or_default()
     }
 

@@ -7,7 +7,7 @@ use std::sync::Arc;
 use hashbrown::HashMap;
 use siphasher::sip128::{Hasher128 as _, SipHasher13};
 
-use crate::counter::{Counter, CounterKey};
+use crate::counter::{Counter, CounterKey, KeyRef};
 use crate::reservation::Reservation;
 use crate::time::{Milliseconds, Timestamp};
 
@@ -138,6 +138,11 @@ impl State {
     /// A live counter and the key everyone shares.
     pub fn live_counter(&self, key: &CounterKey) -> Option<(&Arc<CounterKey>, Counter)> {
         self.counters.get_key_value(key).map(|(key, counter)| (key, *counter))
+    }
+
+    /// A live counter by a borrowed key.
+    pub(crate) fn counter_at(&self, key: KeyRef<'_>) -> Option<(&Arc<CounterKey>, Counter)> {
+        self.counters.get_key_value(&key).map(|(key, counter)| (key, *counter))
     }
 
     /// Every live counter, in no order.

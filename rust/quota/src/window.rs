@@ -43,10 +43,7 @@ pub fn hour_of(zone: &TimeZone, at: Timestamp) -> Timestamp {
 
 fn fixed(length: i64, at: Timestamp) -> Option<Span> {
     let start = at.0.checked_sub(at.0.checked_rem_euclid(length)?)?;
-    Some(Span {
-        start: Some(Timestamp(start)),
-        end: Some(Timestamp(start.checked_add(length)?)),
-    })
+    Some(Span { start: Some(Timestamp(start)), end: Some(Timestamp(start.checked_add(length)?)) })
 }
 
 /// An hour ends where the clock's hour does, and where the clock is put forward or back.

@@ -1,0 +1,103 @@
+//! Standings: where a limit stands for one scope value, and which is tightest.
+
+use std::cmp::Ordering;
+
+use crate::counter::{Counter, CounterKey, Span};
+use crate::policy::{Limit, Policy, Unit, Window};
+use crate::request::Standing;
+use crate::rules::Rules;
+use crate::time::{Milliseconds, Timestamp};
+
+impl Rules<'_> {
+    /// Where a counter stands, by the amount in force; none if its limit is no longer in force.
+    pub fn standing(&self, key: &CounterKey, counter: Counter) -> Option<Standing> {
+        let limit = self.policy.limit_of(key.identity)?;
+        let amount = limit.amounts.iter().find(|amount| amount.unit == key.unit)?.amount;
+        let parts = Parts {
+            limit,
+            identity: key.identity,
+            unit: key.unit,
+            amount,
+            span: key.span,
+            counter,
+        };
+        Some(self.standing_of(&parts, key.scope.clone()))
+    }
+
+    pub(crate) fn standing_of(
+        &self,
+        parts: &Parts<'_>,
+        scope: Box<[(Box<str>, Box<str>)]>,
+    ) -> Standing {
+        Standing {
+            limit: parts.limit.name.clone(),
+            unit: parts.unit,
+            scope,
+            amount: parts.amount,
+            committed: parts.counter.committed,
+            reserved: parts.counter.reserved,
+            window_start: parts.span.start,
+            window_end: parts.span.end,
+            exhausted_in: self.exhausted_in(parts),
+            incomplete_since: self.incomplete_since(parts),
+        }
+    }
+
+    /// How long until nothing remains at the window's rate so far; none if that is not within the window.
+    fn exhausted_in(&self, parts: &Parts<'_>) -> Option<Milliseconds> {
+        if matches!(parts.limit.window, Window::Open | Window::Request) {
+            return None;
+        }
+        let taken = parts.counter.taken();
+        let remaining = parts.amount.saturating_sub(taken);
+        if remaining == 0 {
+            return Some(Milliseconds(0));
+        }
+        let began = parts.span.start.or_else(|| self.since(parts.identity))?;
+        let elapsed = began.until(self.now);
+        if taken == 0 || elapsed.0 == 0 {
+            return None;
+        }
+        let left = u128::from(remaining) * u128::from(elapsed.0) / u128::from(taken);
+        let left = Milliseconds(u64::try_from(left).ok()?);
+        let end = parts.span.end.unwrap_or(Timestamp(i64::MAX));
+        (self.now.after(left) < end).then_some(left)
+    }
+
+    /// Since when a limit counts, where it came into force after its window began and calls may have been
+    /// made before it did.
+    fn incomplete_since(&self, parts: &Parts<'_>) -> Option<Timestamp> {
+        let since = self.since(parts.identity)?;
+        let (_, first) = self.state.policies().next()?;
+        let missed = match parts.limit.window {
+            Window::Request => false,
+            // What was open before it is settled or expired by then.
+            Window::Open => self.now < since.after(Policy::TTL_MAX),
+            _ => parts.span.start.is_none_or(|start| start < since),
+        };
+        (missed && first.activated_at < since).then_some(since)
+    }
+
+    fn since(&self, identity: u64) -> Option<Timestamp> {
+        self.state.limits_since.get(&identity).copied()
+    }
+}
+
+/// What a standing is made of.
+pub(crate) struct Parts<'a> {
+    pub(crate) limit: &'a Limit,
+    pub(crate) identity: u64,
+    pub(crate) unit: Unit,
+    pub(crate) amount: u64,
+    pub(crate) span: Span,
+    pub(crate) counter: Counter,
+}
+
+impl Parts<'_> {
+    /// Compares by the share of the amount that is left, the least first.
+    pub(crate) fn by_share_left(&self, other: &Self) -> Ordering {
+        let left = |parts: &Self| u128::from(parts.amount.saturating_sub(parts.counter.taken()));
+        let cross = |left: u128, amount: u64| left * u128::from(amount.max(1));
+        cross(left(self), other.amount).cmp(&cross(left(other), self.amount))
+    }
+}

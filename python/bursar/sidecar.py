@@ -31,7 +31,7 @@ EXIT_DIED = 70
 
 _ADMIN_GRACE_S = 2.0
 _WATCH_MS = 500
-_NAMED = re.compile(r"`([^`]+)`")
+_NAMED = re.compile(r"[`\"]([^`\"]+)[`\"]")
 _log = logging.getLogger(__name__)
 
 

@@ -1,0 +1,162 @@
+"""What the commands promise without a sidecar: quick to load, clear, honest exit codes."""
+
+from __future__ import annotations
+
+import json
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+from click.testing import CliRunner, Result
+
+from bursar.cli import main
+from bursar.cli.show import as_plain
+from bursar.policy.parse import parse
+from bursar.v1 import admin_pb2, quota_pb2
+
+NOBODY = "127.0.0.1:1"
+"""An address where nothing listens: port 1 needs a right that no test has a server use."""
+
+MISTAKEN = "policy: p\nlimts: []\nlimits:\n  - name: a\n    amount: {tokens: -1}\n"
+
+
+def run(*arguments: str, text: str | None = None) -> Result:
+    return CliRunner().invoke(main, list(arguments), input=text, prog_name="bursar")
+
+
+def test_version_loads_nothing_heavy() -> None:
+    program = (
+        "import sys\n"
+        "from bursar.cli import main\n"
+        "try:\n"
+        "    main(['--version'])\n"
+        "finally:\n"
+        "    heavy = ('grpc', 'pydantic', 'sqlalchemy', 'google.protobuf', 'rich', 'starlette')\n"
+        "    print(*(each for each in heavy if each in sys.modules))\n"
+    )
+    done = subprocess.run(
+        [sys.executable, "-c", program], capture_output=True, text=True, check=True
+    )
+    version, loaded = done.stdout.splitlines()
+    assert version.startswith("bursar ")
+    assert loaded == ""
+
+
+def test_help_names_every_command_without_loading_one() -> None:
+    shown = run("--help")
+    assert shown.exit_code == 0
+    for name in ("demo", "init", "check", "serve", "status", "limits", "usage", "count"):
+        assert f"\n  {name} " in shown.stdout
+
+
+def test_a_command_that_does_not_exist_is_answered_with_the_nearest() -> None:
+    answer = run("usge")
+    assert answer.exit_code == 2
+    assert "did you mean usage?" in answer.stderr
+
+
+def test_the_first_policy_is_right_and_is_not_written_over(tmp_path: Path) -> None:
+    path = tmp_path / "policy.yaml"
+    assert run("init", str(path), "--name", "ours, all", "--time-zone", "Asia/Tokyo").exit_code == 0
+    policy = parse(path).policy
+    assert (policy.policy, policy.time_zone) == ("ours, all", "Asia/Tokyo")
+    again = run("init", str(path))
+    assert again.exit_code == 1
+    assert "exists already" in again.stderr
+    assert parse(path).policy == policy
+    assert run("init", str(path), "--force", "--json").exit_code == 0
+    assert parse(path).policy.policy == "first"
+
+
+def test_a_first_policy_in_no_zone_is_the_wrong_question(tmp_path: Path) -> None:
+    answer = run("init", str(tmp_path / "policy.yaml"), "--time-zone", "Asia/Tokio")
+    assert answer.exit_code == 2
+    assert "did you mean Asia/Tokyo?" in answer.stderr
+    assert not (tmp_path / "policy.yaml").exists()
+
+
+def test_check_prints_every_mistake_and_answers_no(tmp_path: Path) -> None:
+    path = tmp_path / "policy.yaml"
+    path.write_text(MISTAKEN)
+    answer = run("check", str(path))
+    assert answer.exit_code == 1
+    assert f"{path}:2: `limts` is not a known key\n  hint: did you mean `limits`?" in answer.stdout
+    assert answer.stderr == "3 mistakes\n"
+
+
+def test_check_prints_mistakes_as_json(tmp_path: Path) -> None:
+    path = tmp_path / "policy.yaml"
+    path.write_text(MISTAKEN)
+    answer = run("check", str(path), "--json")
+    found = json.loads(answer.stdout)
+    assert answer.exit_code == 1
+    assert not found["ok"]
+    assert [each["line"] for each in found["mistakes"]] == [2, 4, 5]
+    assert found["mistakes"][2]["got"] == "-1"
+
+
+def test_check_of_a_right_policy_answers_yes(tmp_path: Path) -> None:
+    path = tmp_path / "policy.yaml"
+    run("init", str(path))
+    answer = run("check", str(path))
+    assert (answer.exit_code, answer.stderr) == (0, "")
+    assert "policy first is right: 4 limits" in answer.stdout
+
+
+@pytest.mark.parametrize("command", ["status", "limits", "usage"])
+def test_a_sidecar_that_is_not_there_is_no_decision(command: str) -> None:
+    answer = run(command, "--admin-listen", NOBODY)
+    assert answer.exit_code == 3
+    assert answer.stdout == ""
+    assert f"no sidecar answers at {NOBODY}" in answer.stderr
+    assert "bursar serve" in answer.stderr
+
+
+@pytest.mark.parametrize(
+    ("arguments", "what"),
+    [
+        (["status", "--admin-listen", "10.0.0.1:7421"], "must be a loopback address"),
+        (["limits", "--scope", "acme"], "--scope must be KEY=VALUE (got acme)"),
+        (["limits", "--scope", "a=1", "--scope", "a=2"], "--scope names a twice"),
+        (["usage", "--from", "yesterday"], "--from must be an instant or a span"),
+        (["usage", "--total", "--by", "hour"], "exclude one another"),
+        (["serve"], "--policy must name a policy file"),
+        (["serve", "--policy", "p", "--listen", "0.0.0.0:7420"], "no TLS"),
+    ],
+)
+def test_a_wrong_question_exits_2_and_says_what_was_wrong(arguments: list[str], what: str) -> None:
+    answer = run(*arguments)
+    assert answer.exit_code == 2
+    assert what in answer.stderr
+
+
+def test_serve_refuses_a_policy_with_mistakes_and_makes_nothing(tmp_path: Path) -> None:
+    path, data = tmp_path / "policy.yaml", tmp_path / "data"
+    path.write_text(MISTAKEN)
+    answer = run("serve", "--policy", str(path), "--data", str(data))
+    assert answer.exit_code == 2
+    assert f"{path}:5: `limits[a].amount.tokens` must" in answer.stderr
+    assert not data.exists()
+
+
+def test_count_counts_what_it_is_given() -> None:
+    answer = run("count", "--model", "openai/gpt-4.1-mini", "--text", "hello world", "--json")
+    assert json.loads(answer.stdout) == {
+        "model": "openai/gpt-4.1-mini",
+        "tokens": 2,
+        "method": "exact",
+        "tokenizer": "o200k_base",
+        "bytes": 11,
+    }
+    from_stdin = run("count", "--model", "openai/gpt-4.1-mini", text="hello world")
+    assert from_stdin.stdout == "2\n"
+
+
+def test_plain_values_have_words_for_enums_and_none_for_what_is_absent() -> None:
+    standing = quota_pb2.Standing(limit="a", unit=quota_pb2.UNIT_TOKENS, scope={"tenant": "acme"})
+    plain = as_plain(admin_pb2.ListStandingsResponse(standings=[standing], sequence=2**60))
+    assert plain["sequence"] == 2**60
+    (shown,) = plain["standings"]
+    assert (shown["unit"], shown["scope"]) == ("tokens", {"tenant": "acme"})
+    assert shown["window_end_unix_ms"] is None

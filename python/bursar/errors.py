@@ -174,3 +174,26 @@ class BooksError(BursarError):
 
 class StartError(BursarError):
     """The sidecar cannot start: an address is taken, or a directory cannot be written."""
+
+
+# --- The extension's: what `bursar._core` raises --------------------------------------------------
+
+
+class CoreError(BursarError):
+    """The data plane cannot do what it was asked."""
+
+
+class BadPolicy(CoreError, ValueError):
+    """The rules refuse a policy; the message has every mistake."""
+
+
+class DataDirectoryLocked(CoreError):
+    """Another sidecar serves this data directory."""
+
+
+class LedgerCorrupt(CoreError):
+    """What the ledger says was durable cannot be read; the message says where."""
+
+
+class Poisoned(CoreError):
+    """A write or a sync failed: nothing more is answered until a restart."""

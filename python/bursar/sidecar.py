@@ -112,15 +112,14 @@ class Sidecar:
         parsed, message = await asyncio.to_thread(read_policy, Path(settings.policy))
         self.policy_name = parsed.policy.policy
         data_directory = _made_directory(Path(settings.data), mode=0o700)
-        if settings.socket_path:
-            _made_directory(Path(settings.socket_path).parent, mode=0o750)
+        socket = _made_home(settings.socket_path) if settings.socket_path else ""
         self._core = await asyncio.to_thread(self._start_core, parsed, message)
         self._undo.push_async_callback(self._stop_core)
         books = await asyncio.to_thread(open_books, data_directory)
         self._undo.callback(books.close)
         self._check_books(books)
         self._drain = Drain(source=self._core, books=books, registry=self._registry)
-        place = Place(str(data_directory), settings.socket_path, self._core.listen_address())
+        place = Place(str(data_directory), socket, self._core.listen_address())
         admin = AdminServer(
             AdminService(core=self._core, books=books, drain=self._drain, place=place)
         )
@@ -222,7 +221,13 @@ def _made_directory(path: Path, *, mode: int) -> Path:
         path.mkdir(mode=mode, parents=True, exist_ok=True)
     except OSError as error:
         raise StartError(f"the directory {path} cannot be made: {error.strerror}") from None
-    return path
+    return path.absolute()
+
+
+def _made_home(socket: str) -> str:
+    """Makes the directory a socket is to be in; returns the socket's absolute path."""
+    path = Path(socket)
+    return str(_made_directory(path.parent, mode=0o750) / path.name)
 
 
 async def _cancelled(task: asyncio.Task[None]) -> None:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 from importlib import import_module
 
 import click
@@ -79,3 +80,5 @@ def main() -> None:
     Data goes to stdout, everything else to stderr. Exit codes: 0 done; 1 the answer is no; 2 the
     question was wrong; 3 no sidecar could be asked.
     """
+    # What gRPC logs of its own is for its authors; what goes wrong, we say ourselves.
+    os.environ.setdefault("GRPC_VERBOSITY", "NONE")

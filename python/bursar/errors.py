@@ -38,11 +38,8 @@ class Denied(BursarError):
         self.policy_version = policy_version
 
     def __reduce__(self) -> tuple[object, ...]:
-        """Pickles by its message on the wire, so that it crosses between processes."""
-        return (
-            _denied_from_bytes,
-            (self.denial.SerializeToString(), self.reason, self.policy_version),
-        )
+        """Pickles and copies by its parts, as its arguments are no plain message."""
+        return (_denied, (self.denial, self.reason, self.policy_version))
 
     @property
     def shortfalls(self) -> Sequence[quota_pb2.Shortfall]:
@@ -62,10 +59,8 @@ class Denied(BursarError):
         return self.denial.hint
 
 
-def _denied_from_bytes(denial: bytes, reason: str, policy_version: int) -> Denied:
-    from bursar.v1 import quota_pb2  # noqa: PLC0415  errors must load without protobuf
-
-    return Denied(quota_pb2.Denial.FromString(denial), reason=reason, policy_version=policy_version)
+def _denied(denial: quota_pb2.Denial, reason: str, policy_version: int) -> Denied:
+    return Denied(denial, reason=reason, policy_version=policy_version)
 
 
 class InvalidRequest(BursarError, ValueError):

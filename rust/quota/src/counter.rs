@@ -49,16 +49,12 @@ impl KeyRef<'_> {
 
 impl Equivalent<Arc<CounterKey>> for KeyRef<'_> {
     fn equivalent(&self, key: &Arc<CounterKey>) -> bool {
-        let same =
-            |((key, value), (other_key, other_value)): (&(&str, &str), &(Box<str>, Box<str>))| {
-                **key == **other_key && **value == **other_value
-            };
         self.identity == key.identity
             && self.unit == key.unit
             && self.span == key.span
             && *self.limit == key.limit
             && self.scope.len() == key.scope.len()
-            && self.scope.iter().zip(&key.scope).all(same)
+            && self.scope.iter().zip(&key.scope).all(|(a, b)| *a.0 == *b.0 && *a.1 == *b.1)
     }
 }
 

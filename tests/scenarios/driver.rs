@@ -65,19 +65,21 @@ pub fn run_all<B: Backend>(runner: &str, mut open: impl FnMut(&Bounds) -> B) -> 
         .collect();
     paths.sort();
     let mut counts = Counts::default();
+    let mut failures = Vec::new();
     for path in paths {
         let name = path.file_name().unwrap().to_string_lossy().into_owned();
         let script = parser::parse(&name, &std::fs::read_to_string(&path).unwrap());
         let mut backend = open(&script.bounds);
-        counts.lines += run(&script, &mut backend);
+        counts.lines += run(&script, &mut backend, &mut failures);
         counts.files += 1;
     }
+    assert!(failures.is_empty(), "{} lines failed:\n{}", failures.len(), failures.join("\n"));
     println!("scenarios, {runner}: {} files, {} lines executed", counts.files, counts.lines);
     counts
 }
 
-/// Runs one scenario; gives the number of lines executed.
-pub fn run(script: &Script, backend: &mut impl Backend) -> usize {
+/// Runs one scenario; gives the number of lines executed, and says of each that failed why.
+pub fn run(script: &Script, backend: &mut impl Backend, failures: &mut Vec<String>) -> usize {
     let mut now = parser::START;
     let mut policy: Option<&Policy> = None;
     backend.set_now(now);
@@ -115,7 +117,9 @@ pub fn run(script: &Script, backend: &mut impl Backend) -> usize {
                 (standing.unwrap_or_else(|| empty(ask, policy, &place)), expect)
             }
         };
-        check(&place, now, &reply, expect);
+        if let Err(why) = check(now, &reply, expect) {
+            failures.push(format!("{place}: {why}"));
+        }
         backend.between_lines();
     }
     script.lines.len()
@@ -135,16 +139,21 @@ fn empty(ask: &Peek, policy: Option<&Policy>, place: &str) -> Reply {
     }
 }
 
-fn check(place: &str, now: Timestamp, reply: &Reply, expect: &Expect) {
-    assert_eq!(reply.word, expect.word, "{place}: {reply:#?}");
+fn check(now: Timestamp, reply: &Reply, expect: &Expect) -> Result<(), String> {
+    if reply.word != expect.word {
+        return Err(format!("expected {:?}, got {:?}: {reply:?}", expect.word, reply.word));
+    }
     let told = expect.facts.iter().any(|fact| matches!(fact, Fact::Advice(_)));
-    if !told {
-        assert!(reply.advice.is_empty(), "{place}: advice not expected: {reply:#?}");
+    if !told && !reply.advice.is_empty() {
+        return Err(format!("expected no advice, got {:?}", reply.advice));
     }
     for fact in &expect.facts {
         let got = got(fact, now, reply);
-        assert_eq!(got.as_ref(), Some(fact), "{place}: {reply:#?}");
+        if got.as_ref() != Some(fact) {
+            return Err(format!("expected {fact:?}, got {got:?}"));
+        }
     }
+    Ok(())
 }
 
 /// What the reply says where the fact says something.

@@ -24,7 +24,8 @@ fn labels(pairs: &[(String, String)]) -> Arc<Labels> {
 }
 
 pub fn reserve_request(ask: &Reserve) -> ReserveRequest {
-    let content = Reserve { id: String::new(), ..ask.clone() };
+    let mut content = Reserve { id: String::new(), ..ask.clone() };
+    content.labels.sort();
     let input: Box<[Line]> = match &ask.input {
         Input::Tokens(0) => Box::default(),
         Input::Tokens(tokens) => [Line::plain(Meter::Input, *tokens, Basis::Estimated)].into(),
@@ -53,7 +54,9 @@ pub fn reserve_request(ask: &Reserve) -> ReserveRequest {
 }
 
 pub fn commit_request(ask: &Commit) -> CommitRequest {
-    let content = Commit { id: String::new(), ..ask.clone() };
+    let mut content = Commit { id: String::new(), ..ask.clone() };
+    content.labels.sort();
+    content.lines.sort();
     CommitRequest {
         id: ask.id.as_str().into(),
         digest: digest(&format!("{content:?}")),
@@ -76,6 +79,8 @@ pub fn release_request(id: &str, reason: &str) -> ReleaseRequest {
 
 pub fn record_request(ask: &Record, occurred_at: Timestamp) -> RecordRequest {
     let mut content = Record { id: String::new(), ..ask.clone() };
+    content.labels.sort();
+    content.lines.sort();
     content.when = super::parser::When::At(occurred_at);
     RecordRequest {
         id: ask.id.as_str().into(),

@@ -101,6 +101,11 @@ impl Shared {
         self.set(|reasons| reasons.index = reason.map(Into::into));
     }
 
+    /// Whether the index cannot follow for want of room.
+    pub(crate) fn index_full(&self) -> bool {
+        lock(&self.reasons).index.is_some()
+    }
+
     fn set(&self, change: impl FnOnce(&mut Reasons)) {
         let mut reasons = lock(&self.reasons);
         change(&mut reasons);

@@ -7,16 +7,19 @@ use std::sync::atomic::Ordering;
 
 use bursar_quota::{Event, State, Timestamp};
 
+use crate::follower::{self, Follower};
+use crate::handle::IndexHandle;
+use crate::index::Index;
 use crate::lock::Lock;
 use crate::open::{self, OpenError, Recovery};
 use crate::options::Options;
 use crate::read::{self, Cache, ReadError};
-use crate::segment::{self, Holder};
+use crate::segment;
 use crate::shared::{Poisoned, Room, Shared};
-use crate::spare::{Settings, Spares};
+use crate::spare::{self, Spares};
 use crate::survey::Survey;
 use crate::sync::Syncer;
-use crate::writer::{Parts, Writer};
+use crate::writer::{Active, Parts, Writer};
 
 /// A ledger and its index, open for one process.
 pub struct Store {
@@ -25,6 +28,8 @@ pub struct Store {
     writer: Writer,
     syncer: Arc<Syncer>,
     spares: Arc<Spares>,
+    follower: Arc<Follower>,
+    index: Arc<Index>,
     /// Every segment's first sequence and id, in order.
     segments: Vec<(u64, u64)>,
     cache: Cache,
@@ -70,46 +75,39 @@ impl Store {
     /// # Errors
     /// When another process has it, or what had been durable cannot be read: see [`OpenError`].
     pub fn open(dir: &Path, options: Options) -> Result<Opened, OpenError> {
-        let lock = open::enter(dir, &options)?;
-        let mut state = State::default();
-        let index_sequence = state.sequence();
-        let segments = open::segments(dir, None)?;
-        let holder: Option<Holder> =
-            segments.iter().find_map(|listed| listed.header).map(|header| header.holder);
-        let survey = Survey::run(segments, &mut state)?;
-        open::judge(&survey)?;
-        let last_sequence = survey.last_sequence;
-        let mut recovery = Recovery {
-            last_sequence,
-            index_sequence,
-            entries_replayed: survey.applied,
-            entries_rewritten: 0,
-            entries_cut: survey.stray,
-        };
-        let (active, rewritten) = open::resume(dir, &options, holder, survey)?;
-        recovery.entries_rewritten = rewritten;
+        let recovered = recover(dir, &options)?;
+        let (state, recovery) = (recovered.state, recovered.recovery);
         let io = |error| OpenError::io(dir, error);
         let (listed, _) = segment::list(dir).map_err(io)?;
         let shared = Arc::new(Shared::default());
         shared.bytes.store(listed.iter().map(|one| one.bytes).sum(), Ordering::Release);
-        shared.written.store(last_sequence, Ordering::Release);
-        shared.durable.store(last_sequence, Ordering::Release);
-        shared.index_sequence.store(index_sequence, Ordering::Release);
+        shared.written.store(recovery.last_sequence, Ordering::Release);
+        shared.durable.store(recovery.last_sequence, Ordering::Release);
+        shared.index_sequence.store(recovery.index_sequence, Ordering::Release);
         let folder = segment::folder(dir);
         let syncer = Syncer::start(folder, options.sync_interval, shared.clone()).map_err(io)?;
-        let settings = Settings {
+        let spare_settings = spare::Settings {
             dir: dir.into(),
             segment_bytes: options.segment_bytes,
             ledger_bytes_max: options.ledger_bytes_max,
         };
-        let spares = Spares::start(settings, shared.clone()).map_err(io)?;
+        let spares = Spares::start(spare_settings, shared.clone()).map_err(io)?;
+        let settings = follower::Settings {
+            dir: dir.into(),
+            holder: recovered.active.segment.header.holder,
+            interval: options.follow_interval,
+            bytes_max: options.follow_bytes,
+            bounds: options.bounds,
+        };
+        let index = recovered.index;
+        let follower = Follower::start(settings, index.clone(), shared.clone()).map_err(io)?;
         let writer = Writer::new(Parts {
             dir: dir.into(),
             shared: shared.clone(),
             spares: spares.clone(),
             syncer: syncer.clone(),
-            active,
-            next_sequence: last_sequence + 1,
+            active: recovered.active,
+            next_sequence: recovery.last_sequence + 1,
             segment_bytes: options.segment_bytes,
         });
         let segments = listed
@@ -122,13 +120,26 @@ impl Store {
             writer,
             syncer,
             spares,
+            follower,
+            index,
             segments,
             cache: Cache::default(),
             recovery,
             closed: false,
-            _lock: lock,
+            _lock: recovered.lock,
         };
         Ok(Opened { store, state, recovery })
+    }
+
+    /// A way to the index for other threads.
+    pub fn index(&self) -> IndexHandle {
+        IndexHandle {
+            dir: self.dir.clone(),
+            index: Arc::downgrade(&self.index),
+            follower: Arc::downgrade(&self.follower),
+            syncer: Arc::downgrade(&self.syncer),
+            shared: self.shared.clone(),
+        }
     }
 
     /// What the disk has room for; to be asked before each decision.
@@ -233,22 +244,57 @@ impl Store {
     /// When something failed, now or before; what is on disk is then for the next opening to read.
     pub fn close(mut self) -> Result<(), Poisoned> {
         let flushed = self.flush();
-        self.end();
+        self.end(flushed.is_err());
         flushed.and_then(|_| self.shared.check())
     }
 
-    fn end(&mut self) {
+    fn end(&mut self, hurried: bool) {
         if !std::mem::replace(&mut self.closed, true) {
             self.syncer.close();
+            self.follower.close(hurried);
             self.spares.close();
         }
     }
 }
 
+/// What was read before any thread was started.
+struct Recovered {
+    lock: Lock,
+    index: Arc<Index>,
+    state: State,
+    active: Active,
+    recovery: Recovery,
+}
+
+fn recover(dir: &Path, options: &Options) -> Result<Recovered, OpenError> {
+    let lock = open::enter(dir, options)?;
+    let index = Arc::new(Index::open(dir, options.index_bytes_max)?);
+    let (mut state, index_holder) = {
+        let txn = index.read()?;
+        (index.load(&txn)?, index.position(&txn)?.map(|position| position.holder))
+    };
+    let index_sequence = state.sequence();
+    let segments = open::segments(dir, index_holder)?;
+    let of_ledger = segments.iter().find_map(|listed| listed.header);
+    let holder = of_ledger.map(|header| header.holder).or(index_holder);
+    let survey = Survey::run(segments, &mut state)?;
+    open::judge(&survey)?;
+    let mut recovery = Recovery {
+        last_sequence: survey.last_sequence,
+        index_sequence,
+        entries_replayed: survey.applied,
+        entries_rewritten: 0,
+        entries_cut: survey.stray,
+    };
+    let (active, rewritten) = open::resume(dir, options, holder, survey)?;
+    recovery.entries_rewritten = rewritten;
+    Ok(Recovered { lock, index, state, active, recovery })
+}
+
 impl Drop for Store {
     /// Ends the threads; entries that were not flushed are lost, as they were never answered.
     fn drop(&mut self) {
-        self.end();
+        self.end(true);
     }
 }
 

@@ -1,0 +1,62 @@
+//! The index as other threads see it: usage for the books, and waiting for it.
+
+use std::path::PathBuf;
+use std::sync::atomic::Ordering;
+use std::sync::{Arc, Weak};
+use std::time::Duration;
+
+use crate::follower::Follower;
+use crate::generations::UsagePage;
+use crate::index::{Index, IndexError};
+use crate::shared::Shared;
+use crate::sync::Syncer;
+
+/// A way to the index from any thread; it outlives the store and then answers [`IndexError::Closed`].
+#[derive(Clone)]
+pub struct IndexHandle {
+    pub(crate) dir: PathBuf,
+    pub(crate) index: Weak<Index>,
+    pub(crate) follower: Weak<Follower>,
+    pub(crate) syncer: Weak<Syncer>,
+    pub(crate) shared: Arc<Shared>,
+}
+
+impl IndexHandle {
+    /// Makes durable all that was written so far and waits until the index has it; gives its sequence.
+    ///
+    /// # Errors
+    /// When it takes too long, or the store fails or closes meanwhile.
+    pub fn catch_up(&self, timeout: Duration) -> Result<u64, IndexError> {
+        let wanted = self.shared.written.load(Ordering::Acquire);
+        let syncer = self.syncer.upgrade().ok_or(IndexError::Closed)?;
+        let follower = self.follower.upgrade().ok_or(IndexError::Closed)?;
+        syncer.request(wanted);
+        follower.catch_up(wanted, timeout)
+    }
+
+    /// The next usage for books that have everything through a sequence: frees what they have, and gives
+    /// the first page (an empty `page`) or the one that the page before named. A page without groups and
+    /// `through_sequence` equal to `books_sequence` says that there is nothing new.
+    ///
+    /// # Errors
+    /// When the books are further than the ledger, the page is not kept any more, or the index fails.
+    pub fn usage_page(&self, books_sequence: u64, page: &[u8]) -> Result<UsagePage, IndexError> {
+        let index = self.index.upgrade().ok_or(IndexError::Closed)?;
+        let ledger = self.shared.written.load(Ordering::Acquire);
+        if books_sequence > ledger {
+            return Err(IndexError::BooksAhead { books: books_sequence, ledger });
+        }
+        index.usage_page(&self.dir, books_sequence, page)
+    }
+
+    /// The last sequence in the index.
+    pub fn sequence(&self) -> u64 {
+        self.shared.index_sequence.load(Ordering::Acquire)
+    }
+}
+
+impl std::fmt::Debug for IndexHandle {
+    fn fmt(&self, out: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        out.debug_struct("IndexHandle").field("sequence", &self.sequence()).finish()
+    }
+}

@@ -64,7 +64,7 @@ def _traffic(sidecar: DemoSidecar, console: Console) -> tuple[list[Result], dict
     restart: dict[str, Any] = {}
     for result in drive(f"unix:{sidecar.socket}", calls(passages(PASSAGES))):
         results.append(result)
-        console.print(show.line(result))
+        console.print(show.line(result), no_wrap=True, overflow="ellipsis")
         if len(results) == PASSAGES // 2:
             killed = sidecar.process_id
             sidecar.kill()

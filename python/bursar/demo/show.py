@@ -50,13 +50,14 @@ def line(result: Result) -> Text:
 def _denial(denied: Denied) -> str:
     if not denied.shortfalls:
         return str(denied)
-    said = [
-        f"{each.standing.limit} has {each.standing.remaining:,} left of {each.standing.amount:,}, "
-        f"{each.requested:,} would do"
-        for each in denied.shortfalls
-    ]
+    slowest = denied.shortfalls[0]
+    stands = slowest.standing
+    others = {each.standing.limit for each in denied.shortfalls} - {stands.limit}
+    said = f"{stands.limit}: {stands.remaining:,} of {stands.amount:,} left"
+    said += f", {slowest.requested:,} needed"
+    said += f" (and {', '.join(sorted(others))})" if others else ""
     wait = denied.retry_after
-    return " and ".join(said) + ("" if wait is None else f"; fits in {_span(wait)}")
+    return said + ("" if wait is None else f"; fits in {_span(wait)}")
 
 
 def _span(wait: timedelta) -> str:

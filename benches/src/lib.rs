@@ -1,1 +1,0 @@
-//! Measurements: a bare tonic echo beside the sidecar, in one run.

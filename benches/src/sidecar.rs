@@ -1,0 +1,34 @@
+//! The data plane under the measuring policy, in a process of its own.
+
+use std::path::Path;
+use std::time::Duration;
+
+use bursar_server::{CONNECTIONS_MAX, PolicyFile, Server, Settings};
+use prost::Message as _;
+
+use crate::{Failure, request};
+
+/// How long one wait for its end takes; it is waited for again and again.
+const LONG: Duration = Duration::from_secs(60 * 60);
+
+/// Serves until killed, and says so on standard output.
+pub(crate) fn serve(socket: &Path, data: &Path) -> Result<(), Failure> {
+    let policy = request::policy().encode_to_vec();
+    let running = Server::start(Settings {
+        data_directory: data.into(),
+        socket: Some(socket.into()),
+        listen: None,
+        policy: PolicyFile { policy, digest: b"bench".to_vec(), source: Vec::new() },
+        segment_bytes: 64 << 20,
+        ledger_bytes_max: 16 << 30,
+        bounds: bursar_quota::Bounds::default(),
+        connections_max: CONNECTIONS_MAX,
+        hand_clock: None,
+    })?;
+    println!("serving");
+    loop {
+        if let Some(end) = running.wait(LONG) {
+            return Err(format!("the sidecar ended: {end:?}").into());
+        }
+    }
+}

@@ -1,1 +1,26 @@
-//! The data plane: listens, words the answers, maps messages to rules, sweeps what expired, and stops.
+//! The data plane: listen, ask the rules, store, answer.
+//!
+//! [`Server::start`] opens the ledger and serves `bursar.v1.QuotaService` on a thread of its own; the
+//! [`Running`] it gives is asked and stopped from any other thread.
+
+mod accept;
+mod clock;
+mod count;
+mod deadlines;
+mod engine;
+mod fault;
+mod http;
+mod listen;
+mod metrics;
+mod plane;
+mod running;
+mod service;
+mod settings;
+mod shared;
+mod status;
+mod sweep;
+mod wire;
+
+pub use listen::ListenError;
+pub use running::{AskError, End, Running, Server, StartError};
+pub use settings::{CONNECTIONS_MAX, PolicyFile, Settings};

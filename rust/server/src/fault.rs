@@ -1,0 +1,172 @@
+//! Questions that get no answer: which gRPC status each is, with a name that any language can branch on.
+
+use std::collections::HashMap;
+use std::time::Duration;
+
+use bursar_quota::Refusal;
+use tonic::metadata::{MetadataMap, MetadataValue};
+use tonic::{Code, Status};
+use tonic_types::{ErrorDetails, StatusExt as _};
+
+/// The domain of every `google.rpc.ErrorInfo` sent from here.
+pub(crate) const DOMAIN: &str = "bursar";
+
+/// How long a caller waits before it asks again, where nothing says better.
+const RETRY: Duration = Duration::from_millis(100);
+
+/// The metadata by which gRPC clients with a retry policy are told when to come again.
+const PUSHBACK: &str = "grpc-retry-pushback-ms";
+
+/// A question that gets no answer; nothing was changed by it.
+#[derive(Debug)]
+pub(crate) enum Fault {
+    /// The question is wrong.
+    Invalid {
+        /// The field, with its place in a list: `lines[3].tokens`.
+        field: String,
+        /// What was got, and what it must be.
+        problem: String,
+    },
+    /// The rules do not answer it.
+    Refused(Refusal),
+    /// No decision can be made now.
+    Unavailable(Unavailable),
+    /// This version does not serve the call.
+    NotServed(&'static str),
+    /// We have a bug.
+    Bug(String),
+}
+
+/// Why no decision can be made now.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) enum Unavailable {
+    /// The sidecar is about to stop.
+    Draining,
+    /// The ledger has room for settlements only.
+    LedgerFull,
+    /// The ledger has room for nothing.
+    DiskFull,
+    /// A write failed: nothing more is answered until a restart has read what is on disk.
+    Poisoned,
+    /// Too many texts wait to be counted.
+    TooManyCounts,
+}
+
+impl Unavailable {
+    /// The reason in `google.rpc.ErrorInfo`.
+    fn reason(self) -> &'static str {
+        match self {
+            Self::Draining => "DRAINING",
+            Self::LedgerFull => "LEDGER_FULL",
+            Self::DiskFull => "DISK_FULL",
+            Self::Poisoned => "POISONED",
+            Self::TooManyCounts => "TOO_MANY_COUNTS",
+        }
+    }
+
+    fn text(self) -> &'static str {
+        match self {
+            Self::Draining => {
+                "the sidecar is stopping and takes no new reservations: ask again when it is back"
+            }
+            Self::LedgerFull => {
+                "the ledger has reached its bound on disk and takes settlements only: \
+                 raise ledger_bytes_max or free disk space"
+            }
+            Self::DiskFull => {
+                "the ledger has no room left, not even what is kept for settlements: free disk space"
+            }
+            Self::Poisoned => {
+                "the ledger could not be written, so nothing is decided until the sidecar has restarted"
+            }
+            Self::TooManyCounts => {
+                "too many large texts wait to be counted: ask again, or send input_tokens or input_bytes"
+            }
+        }
+    }
+}
+
+impl Fault {
+    /// A wrong field: `got` and what it must be.
+    pub(crate) fn invalid(field: impl Into<String>, problem: impl Into<String>) -> Self {
+        Self::Invalid { field: field.into(), problem: problem.into() }
+    }
+
+    /// The name under which the fault is counted.
+    pub(crate) fn name(&self) -> &'static str {
+        match self {
+            Self::Invalid { .. } => "INVALID_FIELD",
+            Self::Refused(refusal) => refusal_name(refusal),
+            Self::Unavailable(why) => why.reason(),
+            Self::NotServed(_) => "NOT_SERVED",
+            Self::Bug(_) => "BUG",
+        }
+    }
+}
+
+impl From<Refusal> for Fault {
+    fn from(refusal: Refusal) -> Self {
+        match refusal {
+            Refusal::Invalid { field, problem } => Self::invalid(field, problem),
+            other => Self::Refused(other),
+        }
+    }
+}
+
+fn refusal_name(refusal: &Refusal) -> &'static str {
+    match refusal {
+        Refusal::Invalid { .. } => "INVALID_FIELD",
+        Refusal::Conflict { .. } => "ID_USED_WITH_OTHER_CONTENT",
+        Refusal::NotFound(_) => "RESERVATION_NOT_FOUND",
+        Refusal::NotOpen { .. } => "RESERVATION_NOT_OPEN",
+        Refusal::TooOld { .. } => "USAGE_TOO_OLD",
+    }
+}
+
+fn refusal_code(refusal: &Refusal) -> Code {
+    match refusal {
+        Refusal::Invalid { .. } => Code::InvalidArgument,
+        Refusal::Conflict { .. } => Code::AlreadyExists,
+        Refusal::NotFound(_) => Code::NotFound,
+        Refusal::NotOpen { .. } | Refusal::TooOld { .. } => Code::FailedPrecondition,
+    }
+}
+
+impl From<Fault> for Status {
+    fn from(fault: Fault) -> Self {
+        let mut details = ErrorDetails::new();
+        details.set_error_info(fault.name(), DOMAIN, HashMap::new());
+        match fault {
+            Fault::Invalid { field, problem } => {
+                let message = format!("{field}: {problem}");
+                details.add_bad_request_violation(field, problem);
+                Self::with_error_details(Code::InvalidArgument, message, details)
+            }
+            Fault::Refused(refusal) => {
+                Self::with_error_details(refusal_code(&refusal), refusal.to_string(), details)
+            }
+            Fault::Unavailable(why) => {
+                details.set_retry_info(Some(RETRY));
+                let mut metadata = MetadataMap::new();
+                let pushback = u32::try_from(RETRY.as_millis()).unwrap_or(u32::MAX);
+                metadata.insert(PUSHBACK, MetadataValue::from(pushback));
+                Self::with_error_details_and_metadata(
+                    Code::Unavailable,
+                    why.text(),
+                    details,
+                    metadata,
+                )
+            }
+            Fault::NotServed(call) => Self::with_error_details(
+                Code::Unimplemented,
+                format!("{call} is not served by this version"),
+                details,
+            ),
+            Fault::Bug(what) => Self::with_error_details(
+                Code::Internal,
+                format!("this is a bug in bursar, please report it: {what}"),
+                details,
+            ),
+        }
+    }
+}

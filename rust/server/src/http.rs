@@ -1,0 +1,149 @@
+//! The HTTP/2 server: its services, and a limit for everything a caller could make grow.
+
+use std::convert::Infallible;
+use std::future::Future;
+use std::io;
+use std::pin::Pin;
+use std::task::{Context, Poll};
+use std::time::Duration;
+
+use bursar_proto::v1::quota_service_server::{QuotaServiceServer, SERVICE_NAME};
+use prost::Message as _;
+use tokio::sync::{mpsc, oneshot};
+use tokio_stream::wrappers::ReceiverStream;
+use tonic::body::Body;
+use tonic::server::NamedService;
+use tonic::transport::Server;
+use tonic_health::server::HealthReporter;
+
+use crate::accept::Connection;
+use crate::service::Service;
+
+/// The most calls in flight on one connection.
+const STREAMS_MAX: u32 = 1_024;
+/// The most streams that may be reset for a caller's mistakes before its connection is closed.
+const ERROR_RESETS_MAX: usize = 256;
+/// The most streams that a caller may reset before they were taken up.
+const PENDING_RESETS_MAX: usize = 256;
+/// The most bytes of a call's headers.
+const HEADERS_BYTES_MAX: u32 = 16 << 10;
+/// What one connection may send before it is read: h2 takes many small frames against a small window for an
+/// attack, and cuts off a thousand small calls at once.
+const CONNECTION_WINDOW_BYTES: u32 = 4 << 20;
+/// What one call may send before it is read.
+const STREAM_WINDOW_BYTES: u32 = 1 << 20;
+/// A silent connection is asked whether it lives, and closed if it does not say so.
+const KEEPALIVE: Duration = Duration::from_secs(20);
+const KEEPALIVE_ANSWER: Duration = Duration::from_secs(5);
+/// When a connection is asked to be made anew; calls in flight end as they would have.
+const AGE_MAX: Duration = Duration::from_secs(60 * 60);
+
+/// The most bytes of a message.
+const MESSAGE_BYTES_MAX: usize = 64 << 10;
+/// The most bytes of a message that may carry text to be counted.
+const TEXT_MESSAGE_BYTES_MAX: usize = 8 << 20;
+/// The calls that may carry text to be counted.
+const TEXT_CALLS: [&str; 2] =
+    ["/bursar.v1.QuotaService/Reserve", "/bursar.v1.QuotaService/CountTokens"];
+
+/// The package of what is private to the store: reflection does not show it.
+const PRIVATE_PACKAGE: &str = "bursar.ledger.v1";
+
+/// Serves what is accepted until told to stop; then the calls in flight end, and their connections.
+pub(crate) async fn serve(
+    service: Service,
+    health: HealthReporter,
+    accepted: mpsc::Receiver<io::Result<Connection>>,
+    stop: oneshot::Receiver<()>,
+) -> Result<(), String> {
+    let reflection = reflection().map_err(|error| format!("reflection: {error}"))?;
+    let reflection_alpha = reflection_alpha().map_err(|error| format!("reflection: {error}"))?;
+    Server::builder()
+        .max_concurrent_streams(STREAMS_MAX)
+        .http2_max_local_error_reset_streams(Some(ERROR_RESETS_MAX))
+        .http2_max_pending_accept_reset_streams(Some(PENDING_RESETS_MAX))
+        .http2_max_header_list_size(HEADERS_BYTES_MAX)
+        .initial_connection_window_size(CONNECTION_WINDOW_BYTES)
+        .initial_stream_window_size(STREAM_WINDOW_BYTES)
+        .http2_keepalive_interval(Some(KEEPALIVE))
+        .http2_keepalive_timeout(Some(KEEPALIVE_ANSWER))
+        .max_connection_age(AGE_MAX)
+        .add_service(BySize::new(service))
+        .add_service(tonic_health::pb::health_server::HealthServer::new(
+            tonic_health::server::HealthService::from_health_reporter(health),
+        ))
+        .add_service(reflection)
+        .add_service(reflection_alpha)
+        .serve_with_incoming_shutdown(ReceiverStream::new(accepted), async {
+            // Told to, or the one who could tell is gone.
+            let _ = stop.await;
+        })
+        .await
+        .map_err(|error| format!("serving failed: {error}"))
+}
+
+fn configured() -> tonic_reflection::server::Builder<'static> {
+    let mut contract = prost_types::FileDescriptorSet::decode(bursar_proto::FILE_DESCRIPTOR_SET)
+        .unwrap_or_default();
+    contract.file.retain(|file| file.package() != PRIVATE_PACKAGE);
+    tonic_reflection::server::Builder::configure()
+        .register_file_descriptor_set(contract)
+        .register_encoded_file_descriptor_set(tonic_health::pb::FILE_DESCRIPTOR_SET)
+        .with_service_name(SERVICE_NAME)
+        .with_service_name("grpc.health.v1.Health")
+}
+
+fn reflection() -> Result<
+    tonic_reflection::server::v1::ServerReflectionServer<
+        impl tonic_reflection::server::v1::ServerReflection,
+    >,
+    tonic_reflection::server::Error,
+> {
+    configured().build_v1()
+}
+
+fn reflection_alpha() -> Result<
+    tonic_reflection::server::v1alpha::ServerReflectionServer<
+        impl tonic_reflection::server::v1alpha::ServerReflection,
+    >,
+    tonic_reflection::server::Error,
+> {
+    configured().build_v1alpha()
+}
+
+/// The service behind two limits on the size of a message: by what the call may carry.
+#[derive(Clone)]
+struct BySize {
+    small: QuotaServiceServer<Service>,
+    text: QuotaServiceServer<Service>,
+}
+
+impl BySize {
+    fn new(service: Service) -> Self {
+        let limited =
+            |bytes| QuotaServiceServer::new(service.clone()).max_decoding_message_size(bytes);
+        Self { small: limited(MESSAGE_BYTES_MAX), text: limited(TEXT_MESSAGE_BYTES_MAX) }
+    }
+}
+
+impl NamedService for BySize {
+    const NAME: &'static str = SERVICE_NAME;
+}
+
+impl tower::Service<http::Request<Body>> for BySize {
+    type Response = http::Response<Body>;
+    type Error = Infallible;
+    type Future = Pin<Box<dyn Future<Output = Result<Self::Response, Infallible>> + Send>>;
+
+    fn poll_ready(&mut self, _: &mut Context<'_>) -> Poll<Result<(), Infallible>> {
+        Poll::Ready(Ok(()))
+    }
+
+    fn call(&mut self, request: http::Request<Body>) -> Self::Future {
+        if TEXT_CALLS.contains(&request.uri().path()) {
+            self.text.call(request)
+        } else {
+            self.small.call(request)
+        }
+    }
+}

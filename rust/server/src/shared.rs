@@ -1,0 +1,154 @@
+//! The engine as the tasks of the data plane's thread share it, and the turns in which it writes.
+
+use std::future::poll_fn;
+use std::sync::{Arc, Mutex, MutexGuard};
+use std::task::Poll;
+
+use tokio::sync::{Notify, Semaphore};
+
+use crate::engine::Engine;
+use crate::fault::{Fault, Unavailable};
+use crate::metrics::Latencies;
+use crate::wire::ask::Durability;
+
+/// One engine and the notices about it. All of it lives on one thread, so the lock is never waited for.
+pub(crate) struct Shared {
+    engine: Mutex<Engine>,
+    /// Something was appended in this turn.
+    pub(crate) turn: Notify,
+    /// A sync has ended, well or badly.
+    pub(crate) synced: Arc<Notify>,
+    /// The engine is poisoned.
+    pub(crate) poisoned: Notify,
+    /// How long answers took.
+    pub(crate) latencies: Latencies,
+    /// What connections take while they are open.
+    slots: Arc<Semaphore>,
+    connections_max: usize,
+}
+
+impl Shared {
+    pub(crate) fn new(engine: Engine, slots: Arc<Semaphore>, connections_max: usize) -> Arc<Self> {
+        let synced = Arc::new(Notify::new());
+        let notice = synced.clone();
+        engine.store.on_durable(Box::new(move || notice.notify_one()));
+        Arc::new(Self {
+            engine: Mutex::new(engine),
+            turn: Notify::new(),
+            synced,
+            poisoned: Notify::new(),
+            latencies: Latencies::default(),
+            slots,
+            connections_max,
+        })
+    }
+
+    /// How many connections are open.
+    pub(crate) fn connections(&self) -> usize {
+        self.connections_max.saturating_sub(self.slots.available_permits())
+    }
+
+    /// Lets the engine do one thing; the first one that appends in a turn schedules the turn's write, behind
+    /// everything else that is ready.
+    pub(crate) fn engine<R>(
+        &self,
+        act: impl FnOnce(&mut Engine) -> Result<R, Fault>,
+    ) -> Result<R, Fault> {
+        let mut engine = self.lock()?;
+        let before = engine.has_unwritten();
+        let result = act(&mut engine);
+        if !before && engine.has_unwritten() {
+            self.turn.notify_one();
+        }
+        if engine.poisoned.is_some() {
+            self.poisoned.notify_one();
+        }
+        if let Err(fault) = &result {
+            engine.counts.failed(fault.name());
+        }
+        result
+    }
+
+    /// Waits until an entry has survived what it must; 0 waits for nothing.
+    pub(crate) async fn settled(&self, sequence: u64, durability: Durability) -> Result<(), Fault> {
+        if sequence == 0 {
+            return Ok(());
+        }
+        poll_fn(|context| {
+            let mut engine = match self.lock() {
+                Ok(engine) => engine,
+                Err(fault) => return Poll::Ready(Err(fault)),
+            };
+            if engine.poisoned.is_some() {
+                return Poll::Ready(Err(Fault::Unavailable(Unavailable::Poisoned)));
+            }
+            let written = engine.written >= sequence;
+            match durability {
+                Durability::Process if written => return Poll::Ready(Ok(())),
+                Durability::Process => engine.process_waiting.push(context.waker().clone()),
+                Durability::Power if engine.store.durable() >= sequence => {
+                    return Poll::Ready(Ok(()));
+                }
+                Durability::Power => {
+                    engine.power_waiting.push((sequence, context.waker().clone()));
+                    if written {
+                        engine.store.request_sync();
+                    }
+                }
+            }
+            Poll::Pending
+        })
+        .await
+    }
+
+    /// Writes the turns, one after the other.
+    pub(crate) async fn write_turns(&self) {
+        loop {
+            self.turn.notified().await;
+            self.flush();
+        }
+    }
+
+    /// Writes what is appended now.
+    pub(crate) fn flush(&self) {
+        let _ = self.engine(|engine| {
+            engine.flush();
+            Ok(())
+        });
+    }
+
+    /// Wakes those who wait for syncs, one sync after the other.
+    pub(crate) async fn follow_syncs(&self) {
+        loop {
+            self.synced.notified().await;
+            let _ = self.engine(|engine| {
+                engine.synced();
+                Ok(())
+            });
+        }
+    }
+
+    /// Why nothing more is answered, if so.
+    pub(crate) fn why_poisoned(&self) -> Option<String> {
+        match self.engine.lock() {
+            Ok(engine) => engine.poisoned.clone(),
+            Err(_) => Some(PANICKED.into()),
+        }
+    }
+
+    /// A panic while the engine was at work leaves it poisoned: what it had changed is not known.
+    fn lock(&self) -> Result<MutexGuard<'_, Engine>, Fault> {
+        self.engine.lock().map_err(|_| {
+            self.poisoned.notify_one();
+            Fault::Unavailable(Unavailable::Poisoned)
+        })
+    }
+
+    /// The engine, once nothing else uses it.
+    pub(crate) fn into_engine(self) -> Option<Engine> {
+        self.engine.into_inner().ok()
+    }
+}
+
+/// Why an engine is poisoned whose code panicked.
+const PANICKED: &str = "a panic in the middle of a change: this is a bug in bursar";

@@ -1,0 +1,9 @@
+//! Messages and the rules' own types: the only module of the server that knows both.
+
+pub(crate) mod answer;
+pub(crate) mod ask;
+mod check;
+mod digest;
+mod policy;
+
+pub(crate) use policy::policy_from_bytes;

@@ -168,6 +168,10 @@ impl<'a> Words<'a> {
         self.parse_number(word)
     }
 
+    fn size(&mut self, what: &str) -> usize {
+        usize::try_from(self.number(what)).unwrap()
+    }
+
     fn parse_number(&self, word: &str) -> u64 {
         let digits = word.replace('_', "");
         digits.parse().unwrap_or_else(|_| self.fail(&format!("{word} is not a number")))
@@ -278,9 +282,9 @@ pub fn parse(name: &str, text: &str) -> Script {
 fn bounds(words: &mut Words<'_>, bounds: &mut Bounds) {
     while let Some(word) = words.next() {
         match word {
-            "counters" => bounds.counters_max = words.number("a number") as usize,
-            "reservations" => bounds.reservations_open_max = words.number("a number") as usize,
-            "ids" => bounds.settled_ids_max = words.number("a number") as usize,
+            "counters" => bounds.counters_max = words.size("a number"),
+            "reservations" => bounds.reservations_open_max = words.size("a number"),
+            "ids" => bounds.settled_ids_max = words.size("a number"),
             "span" => bounds.settled_span = words.duration("a duration"),
             _ => words.fail(&format!("{word} is no bound")),
         }
@@ -498,7 +502,7 @@ fn reserve(words: &mut Words<'_>) -> Line {
             "dry" => ask.dry = true,
             _ if OUTCOMES.contains(&word) => return Line::Reserve(ask, expect(word, words)),
             _ if word.starts_with('x') && !word.contains('=') => {
-                ask.choices = words.parse_number(&word[1..]) as u32;
+                ask.choices = u32::try_from(words.parse_number(&word[1..])).unwrap();
             }
             _ => ask.labels.push(words.pair(word)),
         }

@@ -1,11 +1,73 @@
 //! What Python sees of Rust: the extension module `bursar._core`.
 
+mod door;
+mod ledger;
+mod sidecar;
+
 /// The extension module; typed for Python in `python/bursar/_core.pyi`.
 #[pyo3::pymodule]
 mod _core {
+    use std::collections::BTreeMap;
+    use std::path::PathBuf;
+
+    use bursar_store::Options;
+    use prost::Message as _;
+    use pyo3::prelude::*;
+    use pyo3::types::PyBytes;
+
+    use crate::door::through;
+    use crate::ledger;
+    #[pymodule_export]
+    use crate::sidecar::Sidecar;
+    use crate::sidecar::decoded;
+
     /// The version of the crate this extension was built from, as `major.minor.patch`.
-    #[pyo3::pyfunction]
+    #[pyfunction]
     fn version() -> &'static str {
         env!("CARGO_PKG_VERSION")
+    }
+
+    /// Every mistake the rules find in a `Policy`.
+    #[pyfunction]
+    #[pyo3(signature = (*, policy))]
+    fn check_policy(py: Python<'_>, policy: &[u8]) -> PyResult<Vec<String>> {
+        through(py, || Ok(bursar_server::check_policy(policy)))
+    }
+
+    /// A `CountTokensResponse` to a `CountTokensRequest`.
+    #[pyfunction]
+    #[pyo3(signature = (*, request))]
+    fn count_tokens<'py>(py: Python<'py>, request: &[u8]) -> PyResult<Bound<'py, PyBytes>> {
+        let bytes = through(py, || {
+            let request = decoded(request)?;
+            Ok(bursar_server::count_tokens(request)?.encode_to_vec())
+        })?;
+        Ok(PyBytes::new(py, &bytes))
+    }
+
+    /// A `UsageBatch` of everything the ledger says, also while a sidecar writes it.
+    #[pyfunction]
+    #[pyo3(signature = (*, data_directory))]
+    fn scan_usage(py: Python<'_>, data_directory: PathBuf) -> PyResult<Bound<'_, PyBytes>> {
+        let bytes = through(py, || Ok(ledger::usage(&data_directory)?.encode_to_vec()))?;
+        Ok(PyBytes::new(py, &bytes))
+    }
+
+    /// Recomputes everything from the ledger's first entry and compares it with the index.
+    #[pyfunction]
+    #[pyo3(signature = (*, data_directory))]
+    fn verify(
+        py: Python<'_>,
+        data_directory: PathBuf,
+    ) -> PyResult<BTreeMap<&'static str, Py<PyAny>>> {
+        let report = through(py, || ledger::verify(&data_directory, &Options::default()))?;
+        let mut fields = BTreeMap::new();
+        fields.insert("entries", report.entries.into_pyobject(py)?.into_any().unbind());
+        fields.insert("last_sequence", report.last_sequence.into_pyobject(py)?.into_any().unbind());
+        fields
+            .insert("index_sequence", report.index_sequence.into_pyobject(py)?.into_any().unbind());
+        fields.insert("usage_groups", report.usage_groups.into_pyobject(py)?.into_any().unbind());
+        fields.insert("problems", report.problems.into_pyobject(py)?.into_any().unbind());
+        Ok(fields)
     }
 }

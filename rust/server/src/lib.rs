@@ -4,6 +4,7 @@
 //! [`Running`] it gives is asked and stopped from any other thread.
 
 mod accept;
+mod ahead;
 mod clock;
 mod count;
 mod deadlines;
@@ -21,6 +22,7 @@ mod status;
 mod sweep;
 mod wire;
 
+pub use ahead::{check_policy, count_tokens};
 pub use listen::ListenError;
 pub use running::{AskError, End, Running, Server, StartError};
 pub use settings::{CONNECTIONS_MAX, PolicyFile, Settings};

@@ -44,48 +44,57 @@ fn span_of(unit: CalendarUnit, name: &str, at: &str) -> (Timestamp, Timestamp) {
     span(&Window::Calendar(unit, zone(name)), instant(at))
 }
 
-fn windows() -> impl Strategy<Value = Window> {
-    let unit =
-        prop_oneof![Just(CalendarUnit::Hour), Just(CalendarUnit::Day), Just(CalendarUnit::Month),];
-    let calendar =
-        (unit, 0..ZONES.len()).prop_map(|(unit, at)| Window::Calendar(unit, zone(ZONES[at])));
-    let fixed = (1..1_000_000u64).prop_map(|length| Window::Fixed(Milliseconds(length * 1000)));
-    prop_oneof![4 => calendar, 1 => fixed]
+fn units() -> impl Strategy<Value = CalendarUnit> {
+    prop_oneof![Just(CalendarUnit::Hour), Just(CalendarUnit::Day), Just(CalendarUnit::Month)]
 }
 
-/// Instants from 1900 to 2100, and close to where a zone's clocks change.
-fn instants() -> impl Strategy<Value = Timestamp> {
-    let any = -2_208_988_800_000..4_102_444_800_000i64;
-    let change = (any.clone(), 0..ZONES.len(), -5_400_000..5_400_000i64);
-    let near = change.prop_map(|(at, name, by)| {
-        let at = jiff::Timestamp::from_millisecond(at).unwrap();
-        let change = zone(ZONES[name]).following(at).next().map(|change| change.timestamp());
-        change.unwrap_or(at).as_millisecond() + by
-    });
-    prop_oneof![1 => any, 2 => near].prop_map(Timestamp)
+/// An instant from 1900 to 2100, mostly close to where the zone's clocks change.
+fn instant_in(zone: &TimeZone, at: i64, by: i64, near: bool) -> Timestamp {
+    let instant = jiff::Timestamp::from_millisecond(at).unwrap();
+    let change = near.then(|| zone.following(instant).next()).flatten();
+    Timestamp(change.map_or(at, |change| change.timestamp().as_millisecond() + by))
+}
+
+/// A zone with an instant in it.
+fn places() -> impl Strategy<Value = (TimeZone, Timestamp)> {
+    let at = prop_oneof![-2_208_988_800_000..4_102_444_800_000i64, 0..1_900_000_000_000i64];
+    let by = prop_oneof![-5_400_000..5_400_000i64, -90_000..90_000i64, Just(0), Just(-1)];
+    let place = (0..ZONES.len(), at, by, proptest::bool::weighted(0.8));
+    place.prop_map(|(name, at, by, near)| {
+        let zone = zone(ZONES[name]);
+        let at = instant_in(&zone, at, by, near);
+        (zone, at)
+    })
+}
+
+/// Holds what is true of the windows around an instant that tile the line.
+fn check_tiles(window: &Window, at: Timestamp) -> Result<(), TestCaseError> {
+    let (start, end) = span(window, at);
+    prop_assert!(start <= at && at < end);
+    prop_assert_eq!(span(window, start), (start, end));
+    prop_assert_eq!(span(window, Timestamp(end.0 - 1)), (start, end));
+    prop_assert_eq!(span(window, end).0, end);
+    prop_assert_eq!(span(window, Timestamp(start.0 - 1)).1, start);
+    Ok(())
 }
 
 proptest! {
     #![proptest_config(ProptestConfig {
-        cases: 5000, failure_persistence: None, ..ProptestConfig::default()
+        cases: 20_000, failure_persistence: None, ..ProptestConfig::default()
     })]
 
     #[test]
-    fn windows_tile_the_line(window in windows(), at in instants()) {
-        let (start, end) = span(&window, at);
-        prop_assert!(start <= at && at < end);
-        prop_assert_eq!(span(&window, start), (start, end));
-        prop_assert_eq!(span(&window, Timestamp(end.0 - 1)), (start, end));
-        prop_assert_eq!(span(&window, end).0, end);
-        prop_assert_eq!(span(&window, Timestamp(start.0 - 1)).1, start);
+    fn calendar_windows_tile_the_line(unit in units(), (zone, at) in places()) {
+        check_tiles(&Window::Calendar(unit, zone), at)?;
     }
 
     #[test]
-    fn an_hour_shows_one_hour_of_the_clock_and_never_lasts_longer(
-        at in instants(),
-        name in 0..ZONES.len(),
-    ) {
-        let zone = zone(ZONES[name]);
+    fn fixed_windows_tile_the_line(length in 1..1_000_000u64, (_, at) in places()) {
+        check_tiles(&Window::Fixed(Milliseconds(length * 1000)), at)?;
+    }
+
+    #[test]
+    fn an_hour_shows_one_hour_of_the_clock_and_never_lasts_longer((zone, at) in places()) {
         let (start, end) = span(&Window::Calendar(CalendarUnit::Hour, zone.clone()), at);
         prop_assert!(end.0 - start.0 <= HOUR_MS);
         let shown = |at: i64| {

@@ -109,6 +109,9 @@ impl Syncer {
                 return;
             }
             crash::point("synced");
+            if sync_folder {
+                crash::point("change-done");
+            }
             self.shared.durable.store(written, Ordering::Release);
             self.shared.tell();
         }

@@ -165,6 +165,7 @@ impl Writer {
         self.active.digest.take(frame);
         self.active.offsets.note(sequence, self.active.end);
         self.active.end += wide(frame.len());
+        crash::point("append");
     }
 
     /// Leaves the active segment for the next one, which begins with the sequence.

@@ -1,17 +1,17 @@
 //! A state as bytes: the same state gives the same bytes, however it came about.
 
-use bursar_quota::{Bounds, State};
+use bursar_quota::{Bounds, State, Timestamp};
 
 use crate::number::wide;
 use crate::rows;
 
-/// Every row of a state in a fixed order, as bytes. What nothing can reach any more at the state's instant
-/// (counters that are dead, ids beyond the bounds) is left out, for when it is forgotten is nobody's promise.
-pub fn dump(state: &State, bounds: &Bounds) -> Vec<u8> {
+/// Every row of a state in a fixed order, as bytes. What nothing can reach any more at the instant `now`
+/// (counters that are dead, ids beyond the bounds) is left out, for when it is forgotten is nobody's promise;
+/// so `now` must not be before anything that was forgotten already was.
+pub fn dump(state: &State, bounds: &Bounds, now: Timestamp) -> Vec<u8> {
     let mut out = Vec::new();
-    let now = state.instant();
     out.extend(state.sequence().to_be_bytes());
-    out.extend(rows::instant_key(now));
+    out.extend(rows::instant_key(state.instant()));
     let mut counters: Vec<_> =
         state.counters().filter(|(key, counter)| !counter.dead(key, now)).collect();
     counters.sort_by(|one, other| one.0.cmp(other.0));

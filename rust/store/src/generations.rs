@@ -110,6 +110,9 @@ fn message(key: &UsageKey, sums: &UsageSums) -> v1::UsageGroup {
     }
 }
 
+/// Groups with their sums.
+pub(crate) type Groups = Vec<(UsageKey, UsageSums)>;
+
 /// A generation as the index has it.
 #[derive(Debug, Clone, Copy)]
 pub(crate) struct Generation {
@@ -135,14 +138,15 @@ impl Index {
         Ok(out)
     }
 
-    /// The groups of a generation, by the order of their keys, after a key and at most so many.
+    /// The groups of a generation, by the order of their keys, after a key and at most so many; with the key to
+    /// go on after, empty at the end.
     pub(crate) fn groups(
         &self,
         txn: &RoTxn<'_>,
         generation: u64,
         after: Option<&[u8]>,
         max: usize,
-    ) -> Result<(Vec<(UsageKey, UsageSums)>, Vec<u8>), IndexError> {
+    ) -> Result<(Groups, Vec<u8>), IndexError> {
         let first = generation.to_be_bytes();
         let end = (generation + 1).to_be_bytes();
         let from = match after {

@@ -38,6 +38,9 @@ pub enum CodecError {
     Event,
 }
 
+/// A label's key and value.
+type Pair = (Box<str>, Box<str>);
+
 /// What a segment has defined so far, by number less one.
 #[derive(Debug, Clone, Default)]
 pub(crate) struct Symbols {
@@ -101,7 +104,7 @@ impl Symbols {
         self.strings.len() + self.label_sets.len() + self.counters.len()
     }
 
-    fn pairs(&self, numbers: &[u32]) -> Result<Vec<(Box<str>, Box<str>)>, CodecError> {
+    fn pairs(&self, numbers: &[u32]) -> Result<Vec<Pair>, CodecError> {
         numbers
             .chunks_exact(2)
             .map(|pair| match *pair {

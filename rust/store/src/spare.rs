@@ -7,7 +7,7 @@ use std::fs::File;
 use std::io;
 use std::os::unix::fs::FileExt as _;
 use std::path::{Path, PathBuf};
-use std::sync::atomic::Ordering;
+use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, Condvar, Mutex, PoisonError};
 use std::thread::JoinHandle;
 use std::time::Duration;
@@ -43,6 +43,8 @@ pub(crate) struct Spare {
 pub(crate) struct Spares {
     slot: Mutex<Slot>,
     changed: Condvar,
+    /// Whether the segment being made is wanted no more.
+    stopping: AtomicBool,
     thread: Mutex<Option<JoinHandle<()>>>,
 }
 
@@ -69,6 +71,7 @@ impl Spares {
         let spares = Arc::new(Self {
             slot: Mutex::default(),
             changed: Condvar::new(),
+            stopping: AtomicBool::new(false),
             thread: Mutex::default(),
         });
         let mine = spares.clone();
@@ -105,6 +108,7 @@ impl Spares {
 
     /// Ends the thread and removes the segment nobody took.
     pub(crate) fn close(&self) {
+        self.stopping.store(true, Ordering::Release);
         lock(&self.slot).closing = true;
         self.changed.notify_all();
         if let Some(thread) = lock(&self.thread).take() {
@@ -118,7 +122,7 @@ impl Spares {
 
     fn run(&self, settings: &Settings, shared: &Shared) {
         for number in 1_u64.. {
-            match make_within(settings, shared, number) {
+            match make_within(settings, shared, number, &self.stopping) {
                 Ok(spare) => {
                     shared.set_segments_reason(None);
                     let mut slot = lock(&self.slot);
@@ -157,14 +161,19 @@ impl Spares {
     }
 }
 
-fn make_within(settings: &Settings, shared: &Shared, number: u64) -> Result<Spare, String> {
+fn make_within(
+    settings: &Settings,
+    shared: &Shared,
+    number: u64,
+    stopping: &AtomicBool,
+) -> Result<Spare, String> {
     let bytes = shared.bytes.load(Ordering::Acquire);
     let max = settings.ledger_bytes_max;
     if bytes.saturating_add(settings.segment_bytes) > max {
         return Err(format!("the ledger has {bytes} bytes of the {max} it may have"));
     }
     let path = segment::folder(&settings.dir).join(format!("{PREFIX}{number}.tmp"));
-    match write_zeros(&path, settings.segment_bytes) {
+    match write_zeros(&path, settings.segment_bytes, stopping) {
         Ok(file) => {
             shared.bytes.fetch_add(settings.segment_bytes, Ordering::AcqRel);
             Ok(Spare { path, file, bytes: settings.segment_bytes })
@@ -176,11 +185,14 @@ fn make_within(settings: &Settings, shared: &Shared, number: u64) -> Result<Spar
     }
 }
 
-fn write_zeros(path: &Path, bytes: u64) -> io::Result<File> {
+fn write_zeros(path: &Path, bytes: u64, stopping: &AtomicBool) -> io::Result<File> {
     let file = create(path)?;
     let zeros = vec![0; CHUNK_BYTES.min(narrow(bytes))];
     let mut at = 0;
     while at < bytes {
+        if stopping.load(Ordering::Acquire) {
+            return Err(io::Error::other("the store is closing"));
+        }
         let chunk = zeros.get(..narrow(bytes - at).min(zeros.len())).unwrap_or_default();
         file.write_all_at(chunk, at)?;
         at += wide(chunk.len());

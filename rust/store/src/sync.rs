@@ -148,3 +148,33 @@ fn sync(segments: &[Arc<Segment>], folder: Option<&std::path::Path>) -> io::Resu
     }
     folder.map_or(Ok(()), segment::sync_folder)
 }
+
+#[cfg(test)]
+mod tests {
+    use std::fs::File;
+    use std::sync::mpsc;
+
+    use super::*;
+    use crate::segment::{Header, Holder};
+
+    #[test]
+    fn a_failed_sync_poisons_and_tells() {
+        // No file of this kind can be synced.
+        let path = PathBuf::from("/proc/self/stat");
+        let file = File::open(&path).unwrap();
+        let header =
+            Header { holder: Holder(1), id: 1, epoch: 0, first_sequence: 1, digest_before: 0 };
+        let segment = Arc::new(Segment { path, file, header, capacity: 0 });
+        let shared = Arc::new(Shared::default());
+        let (tell, told) = mpsc::channel();
+        shared.listen(Box::new(move || tell.send(()).unwrap_or_default()));
+        let syncer = Syncer::start("/".into(), Duration::from_secs(3600), shared.clone()).unwrap();
+        syncer.written(&segment, 7, false);
+        syncer.request(7);
+        told.recv().unwrap();
+        assert_eq!(shared.durable(), 0);
+        let reason = shared.check().unwrap_err().to_string();
+        assert!(reason.contains("a sync of the ledger failed"), "{reason}");
+        syncer.close();
+    }
+}

@@ -111,13 +111,14 @@ impl Kept {
 
 fn compare_state(state: &State, kept: &Kept, bounds: &Bounds, report: &mut Report) {
     let Some(index) = &kept.state else { return };
-    if dump(state, bounds) == dump(index, bounds) {
+    let now = state.instant();
+    if dump(state, bounds, now) == dump(index, bounds, now) {
         return;
     }
     let before = report.problems.len();
     for (key, counter) in state.counters() {
         let known = index.counter(key);
-        if !counter.dead(key, state.instant()) && known != counter {
+        if !counter.dead(key, now) && known != counter {
             let limit = &key.limit;
             let scope = &key.scope;
             report.problems.push(format!(
@@ -157,4 +158,41 @@ fn compare_usage(dir: &Path, kept: &Kept, report: &mut Report) -> Result<(), Ind
         }
     }
     Ok(())
+}
+
+#[cfg(test)]
+mod tests {
+    use bursar_quota::{Activated, Event, Timestamp};
+
+    use super::*;
+    use crate::{Options, Store};
+
+    fn activated(version: u64) -> Event {
+        Event::Activated(Activated {
+            version,
+            digest: [1].into(),
+            policy: [2].into(),
+            source: [3].into(),
+            rollups: Vec::new(),
+            identities: vec![version, 77],
+        })
+    }
+
+    #[test]
+    fn an_index_that_differs_from_the_ledger_is_found() {
+        let folder = tempfile::tempdir().unwrap();
+        let options = Options { index_bytes_max: 16 << 20, ..Options::default() };
+        let mut store = Store::open(folder.path(), options.clone()).unwrap().store;
+        for version in 1..=3 {
+            store.append(Timestamp(1), &activated(version));
+        }
+        store.close().unwrap();
+        assert_eq!(verify(folder.path(), &options).unwrap().problems, Vec::<String>::new());
+        let index = Index::open(folder.path(), options.index_bytes_max).unwrap();
+        let mut txn = index.write().unwrap();
+        index.tables.limits_since.delete(&mut txn, &77_u64.to_be_bytes()).unwrap();
+        txn.commit().unwrap();
+        let report = verify_with(folder.path(), Some(&index), &options.bounds).unwrap();
+        assert_eq!(report.problems, ["the state at entry 3 differs from the index"]);
+    }
 }

@@ -1,4 +1,4 @@
-"""The extension: what Python sees of Rust. Structure crosses as messages of `bursar.v1`, encoded."""
+"""The extension: what Python sees of Rust. Structure crosses as encoded messages of `bursar.v1`."""
 
 from os import PathLike
 from typing import TypedDict, final

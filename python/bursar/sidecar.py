@@ -6,6 +6,7 @@ import asyncio
 import logging
 import re
 import signal
+import time
 from collections.abc import Callable
 from contextlib import AsyncExitStack
 from dataclasses import dataclass
@@ -119,7 +120,8 @@ class Sidecar:
         self._undo.callback(books.close)
         self._check_books(books)
         self._drain = Drain(source=self._core, books=books, registry=self._registry)
-        place = Place(str(data_directory), socket, self._core.listen_address())
+        started_at_unix_ms = time.time_ns() // 1_000_000
+        place = Place(str(data_directory), socket, self._core.listen_address(), started_at_unix_ms)
         admin = AdminServer(
             AdminService(core=self._core, books=books, drain=self._drain, place=place)
         )

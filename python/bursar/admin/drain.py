@@ -20,8 +20,13 @@ BATCHES_MAX = 4
 class Source(Protocol):
     """What usage is taken from."""
 
-    def usage_page(self, *, books_sequence: int, page: bytes) -> bytes | None:
-        """A page of the oldest batch after `books_sequence`, or None where nothing is new."""
+    def usage_page(
+        self, *, books_sequence: int, page: bytes, catch_up: bool = False
+    ) -> bytes | None:
+        """A page of the oldest batch after `books_sequence`, or None where nothing is new.
+
+        With `catch_up`, what was written so far is in it or in a batch after it.
+        """
 
 
 class Drain:
@@ -53,14 +58,18 @@ class Drain:
         """The last sequence of the ledger that the books include."""
         return self._position
 
-    def once(self) -> int:
+    def once(self, *, catch_up: bool = False) -> int:
         """Takes what is there, at most BATCHES_MAX batches; returns the position after it.
+
+        With `catch_up`, what the ledger has is taken, not only what its follower has come to.
 
         Raises BooksError where the books do not belong to this ledger, and what the source raises.
         """
         with self._lock, self._seconds.time(), self._failures.count_exceptions():
             for _ in range(BATCHES_MAX):
-                first = self._source.usage_page(books_sequence=self._position, page=b"")
+                first = self._source.usage_page(
+                    books_sequence=self._position, page=b"", catch_up=catch_up
+                )
                 if first is None:
                     break
                 self._position = self._books.take(self._pages(first))

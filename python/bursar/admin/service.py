@@ -60,6 +60,7 @@ class Place:
     data_directory: str
     socket: str
     listen: str
+    started_at_unix_ms: int
 
 
 class AdminService(admin_pb2_grpc.AdminServiceServicer):
@@ -87,6 +88,8 @@ class AdminService(admin_pb2_grpc.AdminServiceServicer):
         status.data_directory = self._place.data_directory
         status.socket = self._place.socket
         status.listen = self._place.listen
+        status.started_at_unix_ms = self._place.started_at_unix_ms
+        status.counted_by = "this sidecar, 1 of 1"
         status.ledger.books_sequence = self._drain.position
         return status
 
@@ -120,7 +123,7 @@ class AdminService(admin_pb2_grpc.AdminServiceServicer):
         except wire.FieldError as error:
             await _refuse(context, error.field, str(error))
         try:
-            await asyncio.to_thread(self._drain.once)
+            await asyncio.to_thread(self._drain.once, catch_up=True)
         except BooksError as error:
             await context.abort(grpc.StatusCode.UNAVAILABLE, str(error))
         page = await asyncio.to_thread(self._books.query, query)

@@ -75,7 +75,7 @@ class GetStatusResponse(_message.Message):
     started_at_unix_ms: _builtins.int
     """When it began to serve, in milliseconds since the Unix epoch."""
     counted_by: _builtins.str
-    """Who counts, in words: "this sidecar, 1 of 1, since …"."""
+    """Who counts, in words: "this sidecar, 1 of 1"."""
     policy_name: _builtins.str
     """The policy's name."""
     policy_version: _builtins.int

@@ -54,7 +54,10 @@ class CannedCore:
         standing = quota_pb2.Standing(limit=asked.limit, remaining=3)
         return admin_pb2.ListStandingsResponse(standings=[standing]).SerializeToString()
 
-    def usage_page(self, *, books_sequence: int, page: bytes) -> bytes | None:
+    def usage_page(
+        self, *, books_sequence: int, page: bytes, catch_up: bool = False
+    ) -> bytes | None:
+        del catch_up  # there is no follower to wait for
         self.batches = [each for each in self.batches if each[0].through_sequence > books_sequence]
         if not self.batches:
             return None
@@ -92,7 +95,7 @@ def ask(tmp_path: Path, core: CannedCore, asked: Asked) -> None:
     async def serve() -> None:
         books = open_books(tmp_path)
         drain = Drain(source=core, books=books, registry=CollectorRegistry())
-        place = Place("/data", "/run/bursar.sock", "")
+        place = Place("/data", "/run/bursar.sock", "", 1_000)
         server = AdminServer(AdminService(core=core, books=books, drain=drain, place=place))
         address = await server.start("127.0.0.1:0")
         try:
@@ -269,7 +272,7 @@ def test_an_address_that_is_taken_is_a_clear_error(tmp_path: Path) -> None:
         books = open_books(tmp_path)
         core = CannedCore()
         drain = Drain(source=core, books=books, registry=CollectorRegistry())
-        place = Place("", "", "")
+        place = Place("", "", "", 0)
         service = AdminService(core=core, books=books, drain=drain, place=place)
         first, second = AdminServer(service), AdminServer(service)
         address = await first.start("127.0.0.1:0")

@@ -262,11 +262,18 @@ impl State {
         for key in &ended {
             self.drop_if_dead(key, now);
         }
+        let more = self.forget_ids(now, bounds, steps_max);
+        ended.len() == steps_max || more
+    }
+
+    /// Forgets ids beyond the bounds, at most so many; says whether there may be more. Where there are none
+    /// it looks at one row only.
+    pub fn forget_ids(&mut self, now: Timestamp, bounds: &Bounds, steps_max: usize) -> bool {
         let mut ids = 0;
         while ids < steps_max && self.forget_oldest_id(now, bounds) {
             ids += 1;
         }
-        ended.len() == steps_max || ids == steps_max
+        ids == steps_max
     }
 
     fn forget_oldest_id(&mut self, now: Timestamp, bounds: &Bounds) -> bool {

@@ -22,6 +22,9 @@ use crate::wire;
 /// How many expiries are written at once, where many are due.
 const EXPIRIES_PER_WRITE: usize = 4_096;
 
+/// How many ids beyond the horizon one step forgets; the sweep forgets the rest.
+const FORGET_STEPS: usize = 64;
+
 /// An answer with what it rests on.
 pub(crate) struct Decided<Answer> {
     /// The answer.
@@ -214,6 +217,7 @@ impl Engine {
                 self.flush();
             }
         }
+        self.state.forget_ids(now, &self.bounds, FORGET_STEPS);
         Ok(now)
     }
 
@@ -292,6 +296,7 @@ impl Engine {
             self.poison(format!("an entry did not follow from the state: {error}"));
             return Err(Fault::Bug(error.to_string()));
         }
+        self.state.forget_ids(now, &self.bounds, FORGET_STEPS);
         Ok(sequence)
     }
 

@@ -14,7 +14,7 @@ use crate::fault::Fault;
 use crate::plane::{self, Ask, Command};
 use crate::settings::Settings;
 use crate::shared::Shared;
-use crate::{metrics, status, wire};
+use crate::{metrics, status, sweep, wire};
 
 /// Why a data plane could not be started.
 #[derive(Debug, thiserror::Error)]
@@ -183,7 +183,8 @@ impl Running {
         })
     }
 
-    /// Moves the hand clock, not back; what is due has expired when this returns.
+    /// Moves the hand clock, not back; what is due has expired, and what is past remembering is forgotten,
+    /// when this returns.
     ///
     /// # Errors
     /// When the clock is the machine's, or it has stopped.
@@ -191,7 +192,7 @@ impl Running {
         let moved = self.ask(move |shared| {
             let moved = shared.engine(|engine| {
                 let moved = engine.clock.set(now);
-                engine.begin()?;
+                sweep::once(engine, usize::MAX)?;
                 Ok(moved)
             });
             shared.flush();

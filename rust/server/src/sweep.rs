@@ -3,6 +3,8 @@
 
 use std::time::Duration;
 
+use crate::engine::Engine;
+use crate::fault::Fault;
 use crate::shared::Shared;
 
 /// The longest the sweep sleeps. No reservation lives shorter, so none is made while it sleeps that is due
@@ -15,17 +17,19 @@ const FORGET_STEPS: usize = 1_024;
 /// Sweeps as long as the sidecar serves.
 pub(crate) async fn sweep(shared: &Shared) {
     loop {
-        let step = shared.engine(|engine| {
-            let now = engine.begin()?;
-            let more = engine.state.forget(now, &engine.bounds, FORGET_STEPS);
-            let nap = engine.deadlines.next().map_or(NAP_MS_MAX, |at| now.until(at).0);
-            Ok((more, nap.clamp(1, NAP_MS_MAX)))
-        });
-        match step {
+        match shared.engine(|engine| once(engine, FORGET_STEPS)) {
             Ok((true, _)) => tokio::task::yield_now().await,
             Ok((false, nap_ms)) => tokio::time::sleep(Duration::from_millis(nap_ms)).await,
             // Poisoned: whoever waits for that stops the server.
             Err(_) => tokio::time::sleep(Duration::from_millis(NAP_MS_MAX)).await,
         }
     }
+}
+
+/// One step: says whether there may be more to forget, and how long nothing is due, in milliseconds.
+pub(crate) fn once(engine: &mut Engine, steps_max: usize) -> Result<(bool, u64), Fault> {
+    let now = engine.begin()?;
+    let more = engine.state.forget(now, &engine.bounds, steps_max);
+    let nap_ms = engine.deadlines.next().map_or(NAP_MS_MAX, |at| now.until(at).0);
+    Ok((more, nap_ms.clamp(1, NAP_MS_MAX)))
 }

@@ -106,17 +106,17 @@ fn label(key: &str, value: &str) -> Result<(), Fault> {
         );
         return Err(Fault::invalid("labels", problem));
     }
-    let field = || format!("labels[{key}]");
     if Policy::FROM_REQUEST.contains(&key) {
-        let problem = "callers cannot set it: it comes from the request's own fields; leave it out";
-        return Err(Fault::invalid(field(), problem));
+        let problem =
+            format!("got the key {key:?}, which comes from the request's own fields: leave it out");
+        return Err(Fault::invalid("labels", problem));
     }
     if value.is_empty() || value.len() > LABEL_VALUE_BYTES_MAX {
         let problem = format!(
-            "its value has {} bytes; it must have 1 to {LABEL_VALUE_BYTES_MAX}",
+            "got a value of {} bytes under {key:?}; it must have 1 to {LABEL_VALUE_BYTES_MAX}",
             value.len()
         );
-        return Err(Fault::invalid(field(), problem));
+        return Err(Fault::invalid("labels", problem));
     }
     Ok(())
 }

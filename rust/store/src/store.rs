@@ -303,3 +303,37 @@ impl std::fmt::Debug for Store {
         out.debug_struct("Store").field("dir", &self.dir).field("status", &self.status()).finish()
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use bursar_quota::Activated;
+
+    use super::*;
+
+    #[test]
+    fn after_a_failed_write_nothing_is_flushed_and_a_restart_has_what_was() {
+        let folder = tempfile::tempdir().unwrap();
+        let options = Options { index_bytes_max: 16 << 20, ..Options::default() };
+        let event = Event::Activated(Activated {
+            version: 1,
+            digest: Box::default(),
+            policy: Box::default(),
+            source: Box::default(),
+            rollups: Vec::new(),
+            identities: Vec::new(),
+        });
+        let mut store = Store::open(folder.path(), options.clone()).unwrap().store;
+        store.append(Timestamp(1), &event);
+        assert_eq!(store.flush(), Ok(1));
+        store.writer.break_file();
+        store.append(Timestamp(2), &event);
+        let failed = store.flush().unwrap_err();
+        assert!(failed.to_string().contains("a write to the ledger failed"), "{failed}");
+        store.append(Timestamp(3), &event);
+        assert_eq!(store.flush(), Err(failed.clone()));
+        assert_eq!(store.status().poisoned.as_deref(), Some(&*failed.0));
+        assert_eq!(store.close(), Err(failed));
+        let again = Store::open(folder.path(), options).unwrap();
+        assert_eq!(again.recovery.last_sequence, 1);
+    }
+}

@@ -230,6 +230,17 @@ impl Writer {
     }
 }
 
+#[cfg(test)]
+impl Writer {
+    /// From here on no write to the active segment succeeds.
+    pub(crate) fn break_file(&mut self) {
+        let Segment { path, header, capacity, .. } = &*self.active.segment;
+        let (path, header, capacity) = (path.clone(), *header, *capacity);
+        let file = std::fs::File::open(&path).unwrap();
+        self.active.segment = Arc::new(Segment { path, file, header, capacity });
+    }
+}
+
 fn write(shared: &Shared, chunk: &Chunk) -> io::Result<()> {
     let written = rustix::io::pwrite(&chunk.segment.file, &chunk.bytes, chunk.offset)?;
     if written < chunk.bytes.len() {

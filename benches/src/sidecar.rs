@@ -3,7 +3,7 @@
 use std::path::Path;
 use std::time::Duration;
 
-use bursar_server::{CONNECTIONS_MAX, PolicyFile, Server, Settings};
+use bursar_server::{CONNECTIONS_MAX, FOLLOW_INTERVAL, PolicyFile, Server, Settings};
 use prost::Message as _;
 
 use crate::{Failure, request};
@@ -22,6 +22,7 @@ pub(crate) fn serve(socket: &Path, data: &Path) -> Result<(), Failure> {
         segment_bytes: 64 << 20,
         ledger_bytes_max: 16 << 30,
         bounds: bursar_quota::Bounds::default(),
+        follow_interval: FOLLOW_INTERVAL,
         connections_max: CONNECTIONS_MAX,
         hand_clock: None,
     })?;

@@ -4,7 +4,7 @@ use std::time::Duration;
 
 use bursar_proto::v1;
 use bursar_quota::{Bounds, Milliseconds, Timestamp};
-use bursar_server::{CONNECTIONS_MAX, End, PolicyFile, Running, Server, Settings};
+use bursar_server::{CONNECTIONS_MAX, End, FOLLOW_INTERVAL, PolicyFile, Running, Server, Settings};
 use prost::Message;
 use pyo3::prelude::*;
 use pyo3::types::PyBytes;
@@ -63,6 +63,7 @@ impl Sidecar {
                     settled_ids_max,
                     settled_span: Milliseconds(settled_span_ms),
                 },
+                follow_interval: FOLLOW_INTERVAL,
                 connections_max: CONNECTIONS_MAX,
                 hand_clock: hand_clock_unix_ms.map(Timestamp),
             };

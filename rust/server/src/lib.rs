@@ -25,4 +25,4 @@ mod wire;
 pub use ahead::{check_policy, count_tokens};
 pub use listen::ListenError;
 pub use running::{AskError, End, Running, Server, StartError};
-pub use settings::{CONNECTIONS_MAX, PolicyFile, Settings};
+pub use settings::{CONNECTIONS_MAX, FOLLOW_INTERVAL, PolicyFile, Settings};

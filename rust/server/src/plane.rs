@@ -89,6 +89,7 @@ fn start(settings: Settings, policy: Compiled) -> Result<(Plane, Started), Start
     let options = Options {
         segment_bytes: settings.segment_bytes,
         ledger_bytes_max: settings.ledger_bytes_max,
+        follow_interval: settings.follow_interval,
         bounds: settings.bounds,
         ..Options::default()
     };

@@ -2,6 +2,7 @@
 
 use std::net::SocketAddr;
 use std::path::PathBuf;
+use std::time::Duration;
 
 use bursar_quota::{Bounds, Timestamp};
 
@@ -20,6 +21,8 @@ pub struct Settings {
     pub segment_bytes: u64,
     /// The most bytes all segments may take.
     pub ledger_bytes_max: u64,
+    /// How often the index follows the ledger.
+    pub follow_interval: Duration,
     /// The bounds of what is kept in memory.
     pub bounds: Bounds,
     /// The most connections open at once, over all listeners.
@@ -27,6 +30,9 @@ pub struct Settings {
     /// The time on a clock that moves by hand; none means the machine's clocks.
     pub hand_clock: Option<Timestamp>,
 }
+
+/// How often the index follows the ledger, where nothing else is said: seldom, as it shares a core with decisions.
+pub const FOLLOW_INTERVAL: Duration = Duration::from_secs(2);
 
 /// The most connections open at once, where nothing else is said.
 pub const CONNECTIONS_MAX: usize = 1_024;

@@ -34,6 +34,7 @@ pub(crate) fn wanted() -> Option<Settings> {
         },
         segment_bytes: settings::SEGMENT_BYTES,
         ledger_bytes_max: 16 << 30,
+        follow_interval: settings::FOLLOW_INTERVAL,
         bounds: settings::bounds(),
         connections_max: CONNECTIONS_MAX,
         hand_clock: Some(Timestamp(now)),

@@ -25,7 +25,7 @@ pub(crate) struct Reservation {
 /// A settlement that was acknowledged.
 #[derive(Debug, Clone)]
 pub(crate) enum Settled {
-    Committed(v1::CommitRequest, v1::CommitResponse),
+    Committed(Box<(v1::CommitRequest, v1::CommitResponse)>),
     Released(v1::ReleaseRequest, v1::ReleaseResponse),
 }
 
@@ -62,7 +62,8 @@ pub(crate) async fn ask_again(life: &Life, client: &mut Client, now: i64) -> Res
             same_grant(reservation, &again, now);
             match &reservation.settled {
                 None => {}
-                Some(Settled::Committed(request, answer)) => {
+                Some(Settled::Committed(committed)) => {
+                    let (request, answer) = &**committed;
                     let again = client.commit(request.clone()).await?.into_inner();
                     same_commit(request, answer, &again);
                 }

@@ -54,7 +54,7 @@ impl Child {
                     events.send(Event::Ready).unwrap();
                 }
             }
-            events.send(Event::Planned).unwrap();
+            events.send(Event::Ended).unwrap();
         });
         let stdin = process.stdin.take();
         Self { process, stdin, socket: folder.join("bursar.sock"), now }

@@ -28,7 +28,7 @@ mod sums;
 use std::path::Path;
 use std::time::{Instant, SystemTime, UNIX_EPOCH};
 
-use crate::plan::{Event, Kills, Plan};
+use crate::plan::{By, Kills, Plan};
 
 /// How many callers have a call in flight, all the time.
 const CALLERS: usize = 32;
@@ -72,15 +72,15 @@ fn run(folder: &Path, seed: u64) -> Kills {
         }
         starts += 1;
         let mut child = link::Child::start(folder, starts, kill.point.as_deref(), &events.sender);
-        let ended = plan::follow(&mut child, &kill, &link, &events.receiver);
+        let by = plan::follow(&mut child, &kill, &link, &events.receiver);
         link.cut();
         let in_flight = callers.in_flight();
-        let at = match (ended, &kill.point) {
-            (Event::Planned, Some(point)) => point.to_string(),
-            _ => String::from(plan::RANDOM),
+        let at = match (by, &kill.point) {
+            (By::Itself, Some(point)) => point.as_str(),
+            _ => plan::RANDOM,
         };
         child.must_have_been_killed();
-        if in_flight < IN_FLIGHT_MIN || !kills.count(&kill, &at, in_flight) {
+        if in_flight < IN_FLIGHT_MIN || !kills.count(&kill, at, in_flight) {
             plan.again(kill);
         }
     }

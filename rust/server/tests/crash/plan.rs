@@ -24,10 +24,17 @@ pub(crate) enum Event {
     Ready,
     /// A call was answered.
     Answered,
-    /// The child has ended, by itself; of a kill that was planned: as planned.
-    Planned,
-    /// The parent killed it.
-    Forced,
+    /// The child has ended.
+    Ended,
+}
+
+/// Who killed a child.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) enum By {
+    /// The child, at the point it was given.
+    Itself,
+    /// The parent.
+    Parent,
 }
 
 /// A kill to come.
@@ -82,6 +89,7 @@ impl Plan {
         let hits_max = match name {
             Some("append" | "write" | "written") => 120,
             Some("sync" | "synced") => 40,
+            Some("follow" | "followed") => 4,
             Some("change-write" | "change-rename" | "change-done") => 4,
             _ => 1,
         };
@@ -97,20 +105,13 @@ impl Plan {
 }
 
 /// Opens the link when the child serves, and sees to it that it is killed; says by whom.
-pub(crate) fn follow(
-    child: &mut Child,
-    kill: &Kill,
-    link: &Link,
-    events: &Receiver<Event>,
-) -> Event {
+pub(crate) fn follow(child: &mut Child, kill: &Kill, link: &Link, events: &Receiver<Event>) -> By {
     let mut answers = 0;
     let mut forced = false;
     loop {
         match events.recv_timeout(SILENCE_MAX).expect("something happens") {
             Event::Ready => link.open(child),
-            Event::Planned if forced => return Event::Forced,
-            Event::Planned => return Event::Planned,
-            Event::Forced => unreachable!("nobody sends it"),
+            Event::Ended => return if forced { By::Parent } else { By::Itself },
             Event::Answered => answers += 1,
         }
         if answers >= kill.answers && !forced {
@@ -126,7 +127,7 @@ pub(crate) fn until_ready(events: &Receiver<Event>) {
         match events.recv_timeout(SILENCE_MAX).expect("something happens") {
             Event::Ready => return,
             Event::Answered => {}
-            Event::Planned | Event::Forced => panic!("the last child ended before it served"),
+            Event::Ended => panic!("the last child ended before it served"),
         }
     }
 }

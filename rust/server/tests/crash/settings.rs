@@ -1,5 +1,7 @@
 //! What every child serves by: the policy, small segments, and a clock that the parent moves.
 
+use std::time::Duration;
+
 use bursar_proto::v1;
 use bursar_quota::{Bounds, Milliseconds};
 use bursar_store::Options;
@@ -11,6 +13,8 @@ pub(crate) const BEGIN_UNIX_MS: i64 = 1_790_000_000_000;
 pub(crate) const STEP_MS: i64 = 60_000;
 /// Small enough that a few hundred entries change the segment.
 pub(crate) const SEGMENT_BYTES: u64 = 32 << 10;
+/// Often, so that there is a commit to be killed at in each child's short life.
+pub(crate) const FOLLOW_INTERVAL: Duration = Duration::from_millis(50);
 /// Tenants whose limit nobody reaches.
 pub(crate) const TENANTS: [&str; 3] = ["acme", "globex", "initech"];
 /// The tenant whose limit is reached soon.

@@ -16,10 +16,22 @@ type Held = (u64, u64);
 /// Counters by limit, unit as its number on the wire, and scope value; those that hold nothing are left out.
 type Counters = BTreeMap<(String, i32, String), Held>;
 
-/// Compares the index and what follows it in the ledger with a replay from the first entry, byte for byte.
+/// Compares a replay from the first entry with the index, and with the index and what follows it in the
+/// ledger, byte for byte.
 pub(crate) fn prove_index(folder: &Path) {
-    let report = bursar_store::verify(&folder.join("data"), &settings::options()).unwrap();
+    let data = folder.join("data");
+    let options = settings::options();
+    let report = bursar_store::verify(&data, &options).unwrap();
     assert!(report.problems.is_empty(), "the index does not follow from the ledger: {report:?}");
+    let opened = Store::open(&data, options.clone()).unwrap();
+    let mut replayed = State::default();
+    bursar_store::scan(&data, 1, |sequence, instant, event| {
+        replayed.apply(sequence, instant, event).unwrap();
+    })
+    .unwrap();
+    let bytes = |state| bursar_store::dump(state, &options.bounds, replayed.instant());
+    assert!(bytes(&opened.state) == bytes(&replayed), "index and tail differ from a replay");
+    assert_eq!(opened.recovery.last_sequence, replayed.sequence());
 }
 
 /// Compares every counter with the sums of what was acknowledged, at a time in Unix milliseconds.
@@ -88,7 +100,7 @@ fn held(life: &Life, now: i64) -> (&BTreeMap<String, String>, Option<u64>, Optio
         Life::Reserved(one) => {
             let labels = &one.request.labels;
             match &one.settled {
-                Some(Settled::Committed(request, _)) => (labels, Some(sum(&request.lines)), None),
+                Some(Settled::Committed(one)) => (labels, Some(sum(&one.0.lines)), None),
                 Some(Settled::Released(..)) => (labels, None, None),
                 // Whoever expires is charged the input, by this policy.
                 None if one.state_at(now) == v1::State::Expired => {

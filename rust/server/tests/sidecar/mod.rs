@@ -13,7 +13,9 @@ use std::time::Duration;
 use bursar_proto::v1;
 use bursar_proto::v1::quota_service_client::QuotaServiceClient;
 use bursar_quota::{Bounds, Timestamp};
-use bursar_server::{CONNECTIONS_MAX, End, PolicyFile, Running, Server, Settings, StartError};
+use bursar_server::{
+    CONNECTIONS_MAX, End, FOLLOW_INTERVAL, PolicyFile, Running, Server, Settings, StartError,
+};
 use hyper_util::rt::TokioIo;
 use prost::Message as _;
 use tokio::net::UnixStream;
@@ -86,6 +88,7 @@ pub fn settings(folder: &Path, policy: &v1::Policy) -> Settings {
         segment_bytes: 1 << 20,
         ledger_bytes_max: 64 << 20,
         bounds: Bounds::default(),
+        follow_interval: FOLLOW_INTERVAL,
         connections_max: CONNECTIONS_MAX,
         hand_clock: Some(START),
     }

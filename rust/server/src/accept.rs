@@ -40,20 +40,21 @@ impl Listener {
         }
     }
 
-    /// Accepts as long as the server takes connections, and never more than there are slots.
+    /// Accepts as long as the server takes connections, and hands on no more than there are slots.
     pub(crate) async fn accept_all(
         self,
         slots: Arc<Semaphore>,
         accepted: mpsc::Sender<io::Result<Connection>>,
     ) {
-        while let Ok(slot) = slots.clone().acquire_owned().await {
-            match self.accept().await {
-                Ok(stream) => {
-                    if accepted.send(Ok(Connection::new(stream, slot))).await.is_err() {
-                        return;
-                    }
-                }
-                Err(_) => tokio::time::sleep(REST).await,
+        loop {
+            let Ok(stream) = self.accept().await else {
+                tokio::time::sleep(REST).await;
+                continue;
+            };
+            // Past the bound the latest one waits here, and all others before they are accepted.
+            let Ok(slot) = slots.clone().acquire_owned().await else { return };
+            if accepted.send(Ok(Connection::new(stream, slot))).await.is_err() {
+                return;
             }
         }
     }

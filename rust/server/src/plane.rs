@@ -32,6 +32,9 @@ const COUNTING_THREADS: usize = 2;
 /// How long idle threads that count stay.
 const COUNTING_IDLE: Duration = Duration::from_secs(10);
 
+/// How long callers may take to close their connections once every call has its answer.
+const LINGER: Duration = Duration::from_millis(200);
+
 /// Something to be done on the data plane's thread.
 pub(crate) type Ask = Box<dyn FnOnce(&Shared) + Send>;
 
@@ -252,7 +255,8 @@ async fn wind_down(
     grace: Duration,
 ) -> Option<String> {
     let end = tokio::time::sleep(grace);
-    tokio::pin!(end);
+    let calm = calm(shared);
+    tokio::pin!(end, calm);
     loop {
         tokio::select! {
             ended = &mut *serving => return match ended {
@@ -260,6 +264,7 @@ async fn wind_down(
                 Ok(Err(error)) => Some(error),
                 Err(error) => Some(error.to_string()),
             },
+            () = &mut calm => return None,
             () = &mut end => return None,
             () = shared.poisoned.notified() => {
                 if let Some(why) = shared.why_poisoned() {
@@ -271,6 +276,14 @@ async fn wind_down(
             },
         }
     }
+}
+
+/// Waits until every call has its answer, and the answers have had time to leave. A caller that does not
+/// close its connection, or does not even read, holds nothing up.
+async fn calm(shared: &Shared) {
+    shared.idle().await;
+    tokio::time::sleep(LINGER).await;
+    shared.idle().await;
 }
 
 /// Writes and syncs what is left, and closes the store.

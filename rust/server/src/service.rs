@@ -81,6 +81,7 @@ impl Service {
         &self,
         work: impl Future<Output = Result<Answer, Fault>>,
     ) -> Result<Response<Answer>, Status> {
+        let _call = self.shared.call();
         let began = Instant::now();
         let answer = work.await;
         self.shared.latencies.add(began.elapsed());

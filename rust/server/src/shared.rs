@@ -1,6 +1,7 @@
 //! The engine as the tasks of the data plane's thread share it, and the turns in which it writes.
 
 use std::future::poll_fn;
+use std::sync::atomic::{AtomicUsize, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard};
 use std::task::Poll;
 
@@ -22,6 +23,10 @@ pub(crate) struct Shared {
     pub(crate) poisoned: Notify,
     /// How long answers took.
     pub(crate) latencies: Latencies,
+    /// Calls that have no answer yet.
+    calls: AtomicUsize,
+    /// The last such call has ended.
+    idle: Notify,
     /// What connections take while they are open.
     slots: Arc<Semaphore>,
     connections_max: usize,
@@ -38,9 +43,24 @@ impl Shared {
             synced,
             poisoned: Notify::new(),
             latencies: Latencies::default(),
+            calls: AtomicUsize::new(0),
+            idle: Notify::new(),
             slots,
             connections_max,
         })
+    }
+
+    /// Takes note of a call until what is given is dropped, answered or not.
+    pub(crate) fn call(&self) -> Call<'_> {
+        self.calls.fetch_add(1, Ordering::Relaxed);
+        Call(self)
+    }
+
+    /// Waits until no call is without an answer.
+    pub(crate) async fn idle(&self) {
+        while self.calls.load(Ordering::Relaxed) > 0 {
+            self.idle.notified().await;
+        }
     }
 
     /// How many connections are open.
@@ -147,6 +167,17 @@ impl Shared {
     /// The engine, once nothing else uses it.
     pub(crate) fn into_engine(self) -> Option<Engine> {
         self.engine.into_inner().ok()
+    }
+}
+
+/// A call that has no answer yet.
+pub(crate) struct Call<'a>(&'a Shared);
+
+impl Drop for Call<'_> {
+    fn drop(&mut self) {
+        if self.0.calls.fetch_sub(1, Ordering::Relaxed) == 1 {
+            self.0.idle.notify_one();
+        }
     }
 }
 

@@ -51,16 +51,10 @@ pub(crate) fn status(engine: &mut Engine) -> v1::GetStatusResponse {
         counters_max: wide(engine.bounds.counters_max),
         settled_ids: wide(engine.state.remembered_len()),
         settled_ids_max: wide(engine.bounds.settled_ids_max),
-        settled_horizon_unix_ms: horizon(engine, now).0,
+        settled_horizon_unix_ms: engine.state.horizon().map_or(0, |forgotten| forgotten.0),
         window_time_unix_ms: now.0,
         ..Default::default()
     }
-}
-
-/// The instant before which a Record is refused.
-fn horizon(engine: &Engine, now: Timestamp) -> Timestamp {
-    let by_span = now.before(engine.bounds.settled_span);
-    engine.state.horizon().map_or(by_span, |forgotten| forgotten.max(by_span))
 }
 
 fn not_ready(engine: &Engine) -> String {

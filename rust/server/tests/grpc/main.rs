@@ -1,0 +1,11 @@
+//! The data plane as its callers meet it: over a socket and over TCP, through the generated client.
+#![allow(clippy::unwrap_used, clippy::panic, reason = "a test program fails loudly")]
+
+mod counting;
+mod discovery;
+mod lifetime;
+mod questions;
+mod races;
+#[path = "../sidecar/mod.rs"]
+mod sidecar;
+mod transport;

@@ -10,10 +10,12 @@ from bursar.cli import show
 
 
 @click.command("check")
-@click.argument("file", type=click.Path(path_type=Path))
+@click.argument("file", type=click.Path(exists=True, dir_okay=False, readable=True, path_type=Path))
 @show.json_option
 def command(file: Path, *, as_json: bool) -> None:
     """Check the policy FILE; exits 1 if it has mistakes, each named with its line.
+
+    Exits 2 if FILE cannot be read.
 
     \b
     Examples:

@@ -90,6 +90,8 @@ class HttpServer:
         bound.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
         try:
             bound.bind((bare, int(port)))
+            # From here on whoever connects waits for an answer instead of being refused.
+            bound.listen(CONNECTIONS_MAX)
         except OSError as error:
             bound.close()
             raise StartError(f"HTTP cannot listen on {listen}: {error.strerror}") from None

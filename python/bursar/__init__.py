@@ -5,7 +5,8 @@ from __future__ import annotations
 from typing import TYPE_CHECKING
 
 if TYPE_CHECKING:
-    from bursar.client import Client, Reservation, labels
+    from bursar.client import Client
+    from bursar.context import labels
     from bursar.errors import (
         BursarError,
         Conflict,
@@ -18,6 +19,7 @@ if TYPE_CHECKING:
         UnknownReservation,
     )
     from bursar.providers import Line, Usage
+    from bursar.reservation import Reservation
 
     __version__: str
 
@@ -41,8 +43,8 @@ __all__ = [
 
 _HOMES = {
     "Client": "bursar.client",
-    "Reservation": "bursar.client",
-    "labels": "bursar.client",
+    "Reservation": "bursar.reservation",
+    "labels": "bursar.context",
     "Line": "bursar.providers",
     "Usage": "bursar.providers",
 }

@@ -1,0 +1,52 @@
+"""What a caller may write for a span, a number or a choice, and what the wire says for it."""
+
+from __future__ import annotations
+
+from datetime import timedelta
+from typing import Literal, get_args
+
+from bursar.errors import InvalidRequest
+from bursar.v1 import quota_pb2
+
+OutcomeName = Literal["completed", "cancelled", "failed", "unknown"]
+DurabilityName = Literal["process", "power"]
+
+
+def to_seconds(span: timedelta | float) -> float:
+    """Gives a timeout in seconds; raises InvalidRequest unless it is above zero."""
+    seconds = span.total_seconds() if isinstance(span, timedelta) else float(span)
+    if not seconds > 0:
+        raise InvalidRequest(f"a timeout must be above zero (got {span!r})")
+    return seconds
+
+
+def to_ms(span: timedelta | float | None, name: str) -> int:
+    """Gives whole milliseconds; None is 0, which says nothing; raises InvalidRequest below 0."""
+    if span is None:
+        return 0
+    ms = round((span.total_seconds() if isinstance(span, timedelta) else span) * 1000)
+    return whole(ms, name)
+
+
+def whole(value: object, name: str) -> int:
+    """Gives the value back; raises InvalidRequest unless it is a whole number of at least 0."""
+    if isinstance(value, bool) or not isinstance(value, int) or value < 0:
+        raise InvalidRequest(f"{name} must be a whole number of at least 0 (got {value!r})")
+    return value
+
+
+def durability_to_wire(durability: DurabilityName | None) -> quota_pb2.Durability.ValueType:
+    """Gives the wire's durability; None leaves it to the sidecar; raises InvalidRequest."""
+    if durability is None:
+        return quota_pb2.DURABILITY_UNSPECIFIED
+    if durability not in get_args(DurabilityName):
+        raise InvalidRequest(f"durability must be process or power (got {durability!r})")
+    return quota_pb2.Durability.Value(f"DURABILITY_{durability.upper()}")
+
+
+def outcome_to_wire(outcome: OutcomeName) -> quota_pb2.Outcome.ValueType:
+    """Gives the wire's outcome; raises InvalidRequest for a word that is none."""
+    if outcome not in get_args(OutcomeName):
+        known = ", ".join(get_args(OutcomeName))
+        raise InvalidRequest(f"outcome must be one of {known} (got {outcome!r})")
+    return quota_pb2.Outcome.Value(f"OUTCOME_{outcome.upper()}")

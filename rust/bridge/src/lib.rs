@@ -1,7 +1,6 @@
 //! What Python sees of Rust: the extension module `bursar._core`.
 
 mod door;
-mod ledger;
 mod sidecar;
 
 /// The extension module; typed for Python in `python/bursar/_core.pyi`.
@@ -16,7 +15,6 @@ mod _core {
     use pyo3::types::PyBytes;
 
     use crate::door::through;
-    use crate::ledger;
     #[pymodule_export]
     use crate::sidecar::Sidecar;
     use crate::sidecar::decoded;
@@ -49,7 +47,9 @@ mod _core {
     #[pyfunction]
     #[pyo3(signature = (*, data_directory))]
     fn scan_usage(py: Python<'_>, data_directory: PathBuf) -> PyResult<Bound<'_, PyBytes>> {
-        let bytes = through(py, || Ok(ledger::usage(&data_directory)?.encode_to_vec()))?;
+        let bytes = through(py, || {
+            Ok(bursar_store::scan_usage(&data_directory)?.to_message().encode_to_vec())
+        })?;
         Ok(PyBytes::new(py, &bytes))
     }
 
@@ -60,7 +60,8 @@ mod _core {
         py: Python<'_>,
         data_directory: PathBuf,
     ) -> PyResult<BTreeMap<&'static str, Py<PyAny>>> {
-        let report = through(py, || ledger::verify(&data_directory, &Options::default()))?;
+        let report =
+            through(py, || Ok(bursar_store::verify(&data_directory, &Options::default())?))?;
         let mut fields = BTreeMap::new();
         fields.insert("entries", report.entries.into_pyobject(py)?.into_any().unbind());
         fields.insert("last_sequence", report.last_sequence.into_pyobject(py)?.into_any().unbind());

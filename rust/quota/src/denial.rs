@@ -132,14 +132,7 @@ impl Rules<'_> {
     }
 
     fn shortfall(&self, seat: &Seat<'_>, values: &Values<'_>, least: u64) -> (Clears, Shortfall) {
-        let parts = Parts {
-            limit: seat.limit,
-            identity: seat.ready.identity,
-            unit: seat.amount.unit,
-            amount: seat.amount.amount,
-            span: seat.span,
-            counter: seat.counter,
-        };
+        let parts = Parts::of_seat(seat, seat.counter);
         let requested = seat.asked(least);
         let settled = seat.counter.committed.saturating_add(requested) <= seat.amount.amount;
         let clears_on_settle = seat.counts() && settled;

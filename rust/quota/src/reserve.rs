@@ -147,17 +147,8 @@ impl Rules<'_> {
             counter.reserved = counter.reserved.saturating_add(seat.asked(tokens));
             counter
         };
-        let parts = seats.iter().filter(|seat| seat.counts()).map(|seat| {
-            let parts = Parts {
-                limit: seat.limit,
-                identity: seat.ready.identity,
-                unit: seat.amount.unit,
-                amount: seat.amount.amount,
-                span: seat.span,
-                counter: after(seat),
-            };
-            (seat, parts)
-        });
+        let counting = seats.iter().filter(|seat| seat.counts());
+        let parts = counting.map(|seat| (seat, Parts::of_seat(seat, after(seat))));
         let (seat, parts) = parts.min_by(|(_, a), (_, b)| a.by_share_left(b))?;
         Some(self.standing_of(&parts, self.scope_owned(seat, values)))
     }

@@ -10,7 +10,6 @@ use crate::policy::{Unit, Unsettled};
 use crate::request::{Past, Refusal, Standing};
 use crate::reservation::{Hold, ReservationState};
 use crate::rules::Rules;
-use crate::standing::Parts;
 use crate::time::Timestamp;
 use crate::usage::{Basis, Line, Meter, tokens_sum};
 
@@ -302,19 +301,8 @@ impl Rules<'_> {
                 },
             }
         };
-        let parts = counters.filter(|key| !key.span.ended(self.now)).filter_map(|key| {
-            let limit = self.policy.limit_of(key.identity)?;
-            let amount = limit.amounts.iter().find(|amount| amount.unit == key.unit)?.amount;
-            let parts = Parts {
-                limit,
-                identity: key.identity,
-                unit: key.unit,
-                amount,
-                span: key.span,
-                counter: after(key),
-            };
-            Some((key, parts))
-        });
+        let current = counters.filter(|key| !key.span.ended(self.now));
+        let parts = current.filter_map(|key| Some((key, self.parts_of(key, after(key))?)));
         let (key, parts) = parts.min_by(|(_, a), (_, b)| a.by_share_left(b))?;
         Some(self.standing_of(&parts, key.scope.clone()))
     }

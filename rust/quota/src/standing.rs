@@ -6,22 +6,21 @@ use crate::counter::{Counter, CounterKey, Span};
 use crate::policy::{Limit, Policy, Unit, Window};
 use crate::request::Standing;
 use crate::rules::Rules;
+use crate::seat::Seat;
 use crate::time::{Milliseconds, Timestamp};
 
 impl Rules<'_> {
     /// Where a counter stands, by the amount in force; none if its limit is no longer in force.
     pub fn standing(&self, key: &CounterKey, counter: Counter) -> Option<Standing> {
+        Some(self.standing_of(&self.parts_of(key, counter)?, key.scope.clone()))
+    }
+
+    /// What the standing of a counter is made of; none if its limit is no longer in force.
+    pub(crate) fn parts_of(&self, key: &CounterKey, counter: Counter) -> Option<Parts<'_>> {
         let limit = self.policy.limit_of(key.identity)?;
         let amount = limit.amounts.iter().find(|amount| amount.unit == key.unit)?.amount;
-        let parts = Parts {
-            limit,
-            identity: key.identity,
-            unit: key.unit,
-            amount,
-            span: key.span,
-            counter,
-        };
-        Some(self.standing_of(&parts, key.scope.clone()))
+        let (identity, unit, span) = (key.identity, key.unit, key.span);
+        Some(Parts { limit, identity, unit, amount, span, counter })
     }
 
     pub(crate) fn standing_of(
@@ -93,7 +92,19 @@ pub(crate) struct Parts<'a> {
     pub(crate) counter: Counter,
 }
 
-impl Parts<'_> {
+impl<'a> Parts<'a> {
+    /// What the standing of a seat is made of, with what its counter has or would have.
+    pub(crate) fn of_seat(seat: &Seat<'a>, counter: Counter) -> Self {
+        Self {
+            limit: seat.limit,
+            identity: seat.ready.identity,
+            unit: seat.amount.unit,
+            amount: seat.amount.amount,
+            span: seat.span,
+            counter,
+        }
+    }
+
     /// Compares by the share of the amount that is left, the least first.
     pub(crate) fn by_share_left(&self, other: &Self) -> Ordering {
         let left = |parts: &Self| u128::from(parts.amount.saturating_sub(parts.counter.taken()));

@@ -2,7 +2,6 @@
 
 use bursar_proto::v1;
 
-use crate::fault::Fault;
 use crate::running::AskError;
 use crate::wire::{answer, ask};
 use crate::{count, wire};
@@ -17,10 +16,7 @@ pub fn check_policy(policy: &[u8]) -> Vec<String> {
 /// # Errors
 /// When the question is wrong.
 pub fn count_tokens(request: v1::CountTokensRequest) -> Result<v1::CountTokensResponse, AskError> {
-    let count = ask::count(request).map_err(|fault| match fault {
-        Fault::Invalid { field, problem } => AskError::Invalid { field, problem },
-        other => AskError::Failed(tonic::Status::from(other).message().into()),
-    })?;
+    let count = ask::count(request)?;
     let (tokens, counted) = count::count_tokens(&count);
     Ok(v1::CountTokensResponse { tokens, counted_by: Some(answer::counted_by(&counted)) })
 }

@@ -55,6 +55,15 @@ pub enum AskError {
     Failed(String),
 }
 
+impl From<Fault> for AskError {
+    fn from(fault: Fault) -> Self {
+        match fault {
+            Fault::Invalid { field, problem } => Self::Invalid { field, problem },
+            other => Self::Failed(tonic::Status::from(other).message().into()),
+        }
+    }
+}
+
 /// How a data plane ended.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub enum End {
@@ -233,10 +242,7 @@ impl Running {
             let _ = answer.send(question(shared));
         });
         self.commands.send(Command::Ask(ask)).map_err(|_| AskError::Stopped)?;
-        answered.recv().map_err(|_| AskError::Stopped)?.map_err(|fault| match fault {
-            Fault::Invalid { field, problem } => AskError::Invalid { field, problem },
-            other => AskError::Failed(tonic::Status::from(other).message().into()),
-        })
+        Ok(answered.recv().map_err(|_| AskError::Stopped)??)
     }
 }
 

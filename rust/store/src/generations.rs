@@ -17,6 +17,7 @@ use prost::Message as _;
 
 use crate::index::{Index, IndexError};
 use crate::intern::CodecError;
+use crate::read::ReadError;
 use crate::rows;
 use crate::tail::Tail;
 
@@ -36,18 +37,20 @@ impl Usage {
         self.0.entry(key).or_default().add(sums);
     }
 
-    /// The groups of a ledger's entries after one and through another.
-    pub(crate) fn count(dir: &Path, after: u64, through: u64) -> Result<Self, IndexError> {
+    /// The groups of a ledger's entries after one and through another, and the last entry there was.
+    pub(crate) fn count(dir: &Path, after: u64, through: u64) -> Result<(Self, u64), ReadError> {
         let mut usage = Self::default();
+        let mut last = 0;
         // Rollup keys come with activations, and those lie anywhere before.
         let mut rollups = BTreeMap::new();
         let mut tail = Tail::after(dir, 0);
         loop {
             let batch = tail.batch(through, RECOUNT_BYTES)?;
             if batch.is_empty() {
-                return Ok(usage);
+                return Ok((usage, last));
             }
             for (sequence, _, event) in &batch {
+                last = *sequence;
                 if let Event::Activated(event) = event {
                     rollups.insert(event.version, event.rollups.clone());
                 }
@@ -89,6 +92,16 @@ impl UsagePage {
             next_page: self.next_page.clone(),
         }
     }
+}
+
+/// Sums usage from a ledger's first entry, in one page however long; also while a sidecar writes it.
+///
+/// # Errors
+/// When a file cannot be read, or is broken where a further one follows it.
+pub fn scan_usage(dir: &Path) -> Result<UsagePage, ReadError> {
+    let (Usage(groups), through_sequence) = Usage::count(dir, 0, u64::MAX)?;
+    let groups = groups.into_iter().filter(|(_, sums)| !sums.is_zero()).collect();
+    Ok(UsagePage { through_sequence, groups, ..UsagePage::default() })
 }
 
 fn message(key: &UsageKey, sums: &UsageSums) -> v1::UsageGroup {
@@ -308,7 +321,7 @@ impl Index {
         let number = self.generations(txn)?.last().map_or(1, |last| last.number + 1);
         self.tables.usage.clear(txn)?;
         self.tables.generations.clear(txn)?;
-        let usage = Usage::count(dir, after, through)?;
+        let (usage, _) = Usage::count(dir, after, through)?;
         self.add_groups(txn, number, &usage)?;
         self.seal(txn, Generation { number, after, through: None }, through)
     }

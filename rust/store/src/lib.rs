@@ -37,7 +37,7 @@ mod writer;
 pub use codec::CodecError;
 pub use crash::POINTS as CRASH_POINTS;
 pub use dump::dump;
-pub use generations::{USAGE_PAGE_GROUPS, UsagePage};
+pub use generations::{USAGE_PAGE_GROUPS, UsagePage, scan_usage};
 pub use handle::IndexHandle;
 pub use index::IndexError;
 pub use open::{OpenError, Recovery};

@@ -139,7 +139,7 @@ fn compare_state(state: &State, kept: &Kept, bounds: &Bounds, report: &mut Repor
 
 fn compare_usage(dir: &Path, kept: &Kept, report: &mut Report) -> Result<(), IndexError> {
     for (after, through, groups) in &kept.usage {
-        let counted = Usage::count(dir, *after, *through)?;
+        let (counted, _) = Usage::count(dir, *after, *through)?;
         for (key, sums) in &counted.0 {
             report.usage_groups += 1;
             let known = groups.0.get(key).cloned().unwrap_or_default();

@@ -103,7 +103,12 @@ class Stock:
 
     def __init__(self, target: str) -> None:
         """Connects; over a Unix socket C-core must be told what to call its authority."""
-        options = [("grpc.default_authority", "localhost"), ("grpc.enable_http_proxy", 0)]
+        options = [
+            ("grpc.default_authority", "localhost"),
+            ("grpc.enable_http_proxy", 0),
+            # or a client of a restarted sidecar waits out the backoff of its predecessor's connection
+            ("grpc.use_local_subchannel_pool", 1),
+        ]
         self.channel = grpc.insecure_channel(target, options=options)
         self.quota = quota_pb2_grpc.QuotaServiceStub(self.channel)
         self.admin = admin_pb2_grpc.AdminServiceStub(self.channel)

@@ -106,7 +106,7 @@ class Stock:
         options = [
             ("grpc.default_authority", "localhost"),
             ("grpc.enable_http_proxy", 0),
-            # or a client of a restarted sidecar waits out the backoff of its predecessor's connection
+            # or a client of a restarted sidecar waits out its predecessor's backoff
             ("grpc.use_local_subchannel_pool", 1),
         ]
         self.channel = grpc.insecure_channel(target, options=options)

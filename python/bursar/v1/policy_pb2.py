@@ -25,7 +25,7 @@ _sym_db = _symbol_database.Default()
 from bursar.v1 import quota_pb2 as bursar_dot_v1_dot_quota__pb2
 
 
-DESCRIPTOR = _descriptor_pool.Default().AddSerializedFile(b'\n\x16\x62ursar/v1/policy.proto\x12\tbursar.v1\x1a\x15\x62ursar/v1/quota.proto\"\xb5\x01\n\x06Policy\x12\x0c\n\x04name\x18\x01 \x01(\t\x12\x11\n\ttime_zone\x18\x02 \x01(\t\x12$\n\x06labels\x18\x03 \x03(\x0b\x32\x14.bursar.v1.LabelRule\x12\x31\n\x0creservations\x18\x04 \x01(\x0b\x32\x1b.bursar.v1.ReservationRules\x12 \n\x06limits\x18\x05 \x03(\x0b\x32\x10.bursar.v1.Limit\x12\x0f\n\x07rollups\x18\x06 \x03(\t\"\xe4\x01\n\tLabelRule\x12\x0b\n\x03key\x18\x01 \x01(\t\x12\x0e\n\x06values\x18\x02 \x03(\t\x12\x32\n\x07renamed\x18\x03 \x03(\x0b\x32!.bursar.v1.LabelRule.RenamedEntry\x12)\n\x07missing\x18\x04 \x01(\x0b\x32\x18.bursar.v1.LabelFallback\x12+\n\totherwise\x18\x05 \x01(\x0b\x32\x18.bursar.v1.LabelFallback\x1a.\n\x0cRenamedEntry\x12\x0b\n\x03key\x18\x01 \x01(\t\x12\r\n\x05value\x18\x02 \x01(\t:\x02\x38\x01\"G\n\rLabelFallback\x12\x0e\n\x04\x64\x65ny\x18\x01 \x01(\x08H\x00\x12\x0e\n\x04skip\x18\x02 \x01(\x08H\x00\x12\x0c\n\x02\x61s\x18\x03 \x01(\tH\x00\x42\x08\n\x06\x61\x63tion\"K\n\x10ReservationRules\x12\x0e\n\x06ttl_ms\x18\x01 \x01(\x04\x12\'\n\tunsettled\x18\x02 \x01(\x0e\x32\x14.bursar.v1.Unsettled\"\xb8\x01\n\x05Limit\x12\x0c\n\x04name\x18\x01 \x01(\t\x12$\n\x05match\x18\x02 \x03(\x0b\x32\x15.bursar.v1.LabelMatch\x12%\n\x06\x65xcept\x18\x03 \x03(\x0b\x32\x15.bursar.v1.LabelMatch\x12\r\n\x05scope\x18\x04 \x03(\t\x12!\n\x06window\x18\x05 \x01(\x0b\x32\x11.bursar.v1.Window\x12\"\n\x07\x61mounts\x18\x06 \x03(\x0b\x32\x11.bursar.v1.Amount\")\n\nLabelMatch\x12\x0b\n\x03key\x18\x01 \x01(\t\x12\x0e\n\x06values\x18\x02 \x03(\t\"7\n\x06\x41mount\x12\x1d\n\x04unit\x18\x01 \x01(\x0e\x32\x0f.bursar.v1.Unit\x12\x0e\n\x06\x61mount\x18\x02 \x01(\x04\"\xbe\x01\n\x06Window\x12+\n\x07request\x18\x01 \x01(\x0b\x32\x18.bursar.v1.RequestWindowH\x00\x12\'\n\x05\x66ixed\x18\x02 \x01(\x0b\x32\x16.bursar.v1.FixedWindowH\x00\x12-\n\x08\x63\x61lendar\x18\x03 \x01(\x0b\x32\x19.bursar.v1.CalendarWindowH\x00\x12\'\n\x05total\x18\x04 \x01(\x0b\x32\x16.bursar.v1.TotalWindowH\x00\x42\x06\n\x04kind\"\x0f\n\rRequestWindow\" \n\x0b\x46ixedWindow\x12\x11\n\tlength_ms\x18\x01 \x01(\x04\"J\n\x0e\x43\x61lendarWindow\x12%\n\x04unit\x18\x01 \x01(\x0e\x32\x17.bursar.v1.CalendarUnit\x12\x11\n\ttime_zone\x18\x02 \x01(\t\"g\n\x0bTotalWindow\x12\x19\n\x0c\x66rom_unix_ms\x18\x01 \x01(\x03H\x00\x88\x01\x01\x12\x1a\n\runtil_unix_ms\x18\x02 \x01(\x03H\x01\x88\x01\x01\x42\x0f\n\r_from_unix_msB\x10\n\x0e_until_unix_ms*x\n\tUnsettled\x12\x19\n\x15UNSETTLED_UNSPECIFIED\x10\x00\x12\x15\n\x11UNSETTLED_RELEASE\x10\x01\x12\x1a\n\x16UNSETTLED_CHARGE_INPUT\x10\x02\x12\x1d\n\x19UNSETTLED_CHARGE_ESTIMATE\x10\x03*u\n\x0c\x43\x61lendarUnit\x12\x1d\n\x19\x43\x41LENDAR_UNIT_UNSPECIFIED\x10\x00\x12\x16\n\x12\x43\x41LENDAR_UNIT_HOUR\x10\x01\x12\x15\n\x11\x43\x41LENDAR_UNIT_DAY\x10\x02\x12\x17\n\x13\x43\x41LENDAR_UNIT_MONTH\x10\x03\x62\x06proto3')
+DESCRIPTOR = _descriptor_pool.Default().AddSerializedFile(b'\n\x16\x62ursar/v1/policy.proto\x12\tbursar.v1\x1a\x15\x62ursar/v1/quota.proto\"\xb5\x01\n\x06Policy\x12\x0c\n\x04name\x18\x01 \x01(\t\x12\x11\n\ttime_zone\x18\x02 \x01(\t\x12$\n\x06labels\x18\x03 \x03(\x0b\x32\x14.bursar.v1.LabelRule\x12\x31\n\x0creservations\x18\x04 \x01(\x0b\x32\x1b.bursar.v1.ReservationRules\x12 \n\x06limits\x18\x05 \x03(\x0b\x32\x10.bursar.v1.Limit\x12\x0f\n\x07rollups\x18\x06 \x03(\t\"\xe4\x01\n\tLabelRule\x12\x0b\n\x03key\x18\x01 \x01(\t\x12\x0e\n\x06values\x18\x02 \x03(\t\x12\x32\n\x07renamed\x18\x03 \x03(\x0b\x32!.bursar.v1.LabelRule.RenamedEntry\x12)\n\x07missing\x18\x04 \x01(\x0b\x32\x18.bursar.v1.LabelFallback\x12+\n\totherwise\x18\x05 \x01(\x0b\x32\x18.bursar.v1.LabelFallback\x1a.\n\x0cRenamedEntry\x12\x0b\n\x03key\x18\x01 \x01(\t\x12\r\n\x05value\x18\x02 \x01(\t:\x02\x38\x01\"G\n\rLabelFallback\x12\x0e\n\x04\x64\x65ny\x18\x01 \x01(\x08H\x00\x12\x0e\n\x04skip\x18\x02 \x01(\x08H\x00\x12\x0c\n\x02\x61s\x18\x03 \x01(\tH\x00\x42\x08\n\x06\x61\x63tion\"K\n\x10ReservationRules\x12\x0e\n\x06ttl_ms\x18\x01 \x01(\x04\x12\'\n\tunsettled\x18\x02 \x01(\x0e\x32\x14.bursar.v1.Unsettled\"\xe0\x01\n\x05Limit\x12\x0c\n\x04name\x18\x01 \x01(\t\x12$\n\x05match\x18\x02 \x03(\x0b\x32\x15.bursar.v1.LabelMatch\x12%\n\x06\x65xcept\x18\x03 \x03(\x0b\x32\x15.bursar.v1.LabelMatch\x12\r\n\x05scope\x18\x04 \x03(\t\x12!\n\x06window\x18\x05 \x01(\x0b\x32\x11.bursar.v1.Window\x12\"\n\x07\x61mounts\x18\x06 \x03(\x0b\x32\x11.bursar.v1.Amount\x12&\n\toverrides\x18\x07 \x03(\x0b\x32\x13.bursar.v1.Override\"g\n\x08Override\x12$\n\x05match\x18\x01 \x03(\x0b\x32\x15.bursar.v1.LabelMatch\x12\"\n\x07\x61mounts\x18\x02 \x03(\x0b\x32\x11.bursar.v1.Amount\x12\x11\n\tunlimited\x18\x03 \x01(\x08\")\n\nLabelMatch\x12\x0b\n\x03key\x18\x01 \x01(\t\x12\x0e\n\x06values\x18\x02 \x03(\t\"7\n\x06\x41mount\x12\x1d\n\x04unit\x18\x01 \x01(\x0e\x32\x0f.bursar.v1.Unit\x12\x0e\n\x06\x61mount\x18\x02 \x01(\x04\"\xbe\x01\n\x06Window\x12+\n\x07request\x18\x01 \x01(\x0b\x32\x18.bursar.v1.RequestWindowH\x00\x12\'\n\x05\x66ixed\x18\x02 \x01(\x0b\x32\x16.bursar.v1.FixedWindowH\x00\x12-\n\x08\x63\x61lendar\x18\x03 \x01(\x0b\x32\x19.bursar.v1.CalendarWindowH\x00\x12\'\n\x05total\x18\x04 \x01(\x0b\x32\x16.bursar.v1.TotalWindowH\x00\x42\x06\n\x04kind\"\x0f\n\rRequestWindow\" \n\x0b\x46ixedWindow\x12\x11\n\tlength_ms\x18\x01 \x01(\x04\"\x93\x01\n\x0e\x43\x61lendarWindow\x12%\n\x04unit\x18\x01 \x01(\x0e\x32\x17.bursar.v1.CalendarUnit\x12\x11\n\ttime_zone\x18\x02 \x01(\t\x12\x16\n\x0eweek_starts_on\x18\x03 \x01(\r\x12\x17\n\x0fmonth_starts_on\x18\x04 \x01(\r\x12\x16\n\x0eyear_starts_in\x18\x05 \x01(\r\"g\n\x0bTotalWindow\x12\x19\n\x0c\x66rom_unix_ms\x18\x01 \x01(\x03H\x00\x88\x01\x01\x12\x1a\n\runtil_unix_ms\x18\x02 \x01(\x03H\x01\x88\x01\x01\x42\x0f\n\r_from_unix_msB\x10\n\x0e_until_unix_ms*x\n\tUnsettled\x12\x19\n\x15UNSETTLED_UNSPECIFIED\x10\x00\x12\x15\n\x11UNSETTLED_RELEASE\x10\x01\x12\x1a\n\x16UNSETTLED_CHARGE_INPUT\x10\x02\x12\x1d\n\x19UNSETTLED_CHARGE_ESTIMATE\x10\x03*\xc0\x01\n\x0c\x43\x61lendarUnit\x12\x1d\n\x19\x43\x41LENDAR_UNIT_UNSPECIFIED\x10\x00\x12\x16\n\x12\x43\x41LENDAR_UNIT_HOUR\x10\x01\x12\x15\n\x11\x43\x41LENDAR_UNIT_DAY\x10\x02\x12\x17\n\x13\x43\x41LENDAR_UNIT_MONTH\x10\x03\x12\x16\n\x12\x43\x41LENDAR_UNIT_WEEK\x10\x04\x12\x19\n\x15\x43\x41LENDAR_UNIT_QUARTER\x10\x05\x12\x16\n\x12\x43\x41LENDAR_UNIT_YEAR\x10\x06\x62\x06proto3')
 
 _globals = globals()
 _builder.BuildMessageAndEnumDescriptors(DESCRIPTOR, _globals)
@@ -34,10 +34,10 @@ if not _descriptor._USE_C_DESCRIPTORS:
   DESCRIPTOR._loaded_options = None
   _globals['_LABELRULE_RENAMEDENTRY']._loaded_options = None
   _globals['_LABELRULE_RENAMEDENTRY']._serialized_options = b'8\001'
-  _globals['_UNSETTLED']._serialized_start=1337
-  _globals['_UNSETTLED']._serialized_end=1457
-  _globals['_CALENDARUNIT']._serialized_start=1459
-  _globals['_CALENDARUNIT']._serialized_end=1576
+  _globals['_UNSETTLED']._serialized_start=1556
+  _globals['_UNSETTLED']._serialized_end=1676
+  _globals['_CALENDARUNIT']._serialized_start=1679
+  _globals['_CALENDARUNIT']._serialized_end=1871
   _globals['_POLICY']._serialized_start=61
   _globals['_POLICY']._serialized_end=242
   _globals['_LABELRULE']._serialized_start=245
@@ -49,19 +49,21 @@ if not _descriptor._USE_C_DESCRIPTORS:
   _globals['_RESERVATIONRULES']._serialized_start=548
   _globals['_RESERVATIONRULES']._serialized_end=623
   _globals['_LIMIT']._serialized_start=626
-  _globals['_LIMIT']._serialized_end=810
-  _globals['_LABELMATCH']._serialized_start=812
-  _globals['_LABELMATCH']._serialized_end=853
-  _globals['_AMOUNT']._serialized_start=855
-  _globals['_AMOUNT']._serialized_end=910
-  _globals['_WINDOW']._serialized_start=913
-  _globals['_WINDOW']._serialized_end=1103
-  _globals['_REQUESTWINDOW']._serialized_start=1105
-  _globals['_REQUESTWINDOW']._serialized_end=1120
-  _globals['_FIXEDWINDOW']._serialized_start=1122
-  _globals['_FIXEDWINDOW']._serialized_end=1154
-  _globals['_CALENDARWINDOW']._serialized_start=1156
-  _globals['_CALENDARWINDOW']._serialized_end=1230
-  _globals['_TOTALWINDOW']._serialized_start=1232
-  _globals['_TOTALWINDOW']._serialized_end=1335
+  _globals['_LIMIT']._serialized_end=850
+  _globals['_OVERRIDE']._serialized_start=852
+  _globals['_OVERRIDE']._serialized_end=955
+  _globals['_LABELMATCH']._serialized_start=957
+  _globals['_LABELMATCH']._serialized_end=998
+  _globals['_AMOUNT']._serialized_start=1000
+  _globals['_AMOUNT']._serialized_end=1055
+  _globals['_WINDOW']._serialized_start=1058
+  _globals['_WINDOW']._serialized_end=1248
+  _globals['_REQUESTWINDOW']._serialized_start=1250
+  _globals['_REQUESTWINDOW']._serialized_end=1265
+  _globals['_FIXEDWINDOW']._serialized_start=1267
+  _globals['_FIXEDWINDOW']._serialized_end=1299
+  _globals['_CALENDARWINDOW']._serialized_start=1302
+  _globals['_CALENDARWINDOW']._serialized_end=1449
+  _globals['_TOTALWINDOW']._serialized_start=1451
+  _globals['_TOTALWINDOW']._serialized_end=1554
 # @@protoc_insertion_point(module_scope)

@@ -61,7 +61,13 @@ class _CalendarUnitEnumTypeWrapper(_enum_type_wrapper._EnumTypeWrapper[_Calendar
     CALENDAR_UNIT_DAY: _CalendarUnit.ValueType  # 2
     """Days, of 23 and 25 hours too."""
     CALENDAR_UNIT_MONTH: _CalendarUnit.ValueType  # 3
-    """Months, from the first day."""
+    """Months, from the day they start on."""
+    CALENDAR_UNIT_WEEK: _CalendarUnit.ValueType  # 4
+    """Weeks of seven days, from the day they start on."""
+    CALENDAR_UNIT_QUARTER: _CalendarUnit.ValueType  # 5
+    """Quarters of three months, counted from the month the year starts in."""
+    CALENDAR_UNIT_YEAR: _CalendarUnit.ValueType  # 6
+    """Years, from the month and day they start in."""
 
 class CalendarUnit(_CalendarUnit, metaclass=_CalendarUnitEnumTypeWrapper):
     """The spans of a calendar."""
@@ -73,7 +79,13 @@ CALENDAR_UNIT_HOUR: CalendarUnit.ValueType  # 1
 CALENDAR_UNIT_DAY: CalendarUnit.ValueType  # 2
 """Days, of 23 and 25 hours too."""
 CALENDAR_UNIT_MONTH: CalendarUnit.ValueType  # 3
-"""Months, from the first day."""
+"""Months, from the day they start on."""
+CALENDAR_UNIT_WEEK: CalendarUnit.ValueType  # 4
+"""Weeks of seven days, from the day they start on."""
+CALENDAR_UNIT_QUARTER: CalendarUnit.ValueType  # 5
+"""Quarters of three months, counted from the month the year starts in."""
+CALENDAR_UNIT_YEAR: CalendarUnit.ValueType  # 6
+"""Years, from the month and day they start in."""
 Global___CalendarUnit: _TypeAlias = CalendarUnit  # noqa: Y015
 
 @_typing.final
@@ -259,6 +271,7 @@ class Limit(_message.Message):
     SCOPE_FIELD_NUMBER: _builtins.int
     WINDOW_FIELD_NUMBER: _builtins.int
     AMOUNTS_FIELD_NUMBER: _builtins.int
+    OVERRIDES_FIELD_NUMBER: _builtins.int
     name: _builtins.str
     """The limit's name: `[a-z][a-z0-9_.-]{0,63}`, unique in the policy."""
     @_builtins.property
@@ -277,6 +290,10 @@ class Limit(_message.Message):
     def amounts(self) -> _containers.RepeatedCompositeFieldContainer[Global___Amount]:
         """The amounts, one for each unit, at least one."""
 
+    @_builtins.property
+    def overrides(self) -> _containers.RepeatedCompositeFieldContainer[Global___Override]:
+        """Other amounts for some values of the scope, at most 10,000; for each unit the first that matches decides."""
+
     def __init__(
         self,
         *,
@@ -285,14 +302,49 @@ class Limit(_message.Message):
         scope: _abc.Iterable[_builtins.str] | None = ...,
         window: Global___Window | None = ...,
         amounts: _abc.Iterable[Global___Amount] | None = ...,
+        overrides: _abc.Iterable[Global___Override] | None = ...,
     ) -> None: ...
     _HasFieldArgType: _TypeAlias = _typing.Literal["window", b"window"]  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["amounts", b"amounts", "except", b"except", "match", b"match", "name", b"name", "scope", b"scope", "window", b"window"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["amounts", b"amounts", "except", b"except", "match", b"match", "name", b"name", "overrides", b"overrides", "scope", b"scope", "window", b"window"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 
 Global___Limit: _TypeAlias = Limit  # noqa: Y015
+
+@_typing.final
+class Override(_message.Message):
+    """Another amount of a limit for the scope values it matches."""
+
+    DESCRIPTOR: _descriptor.Descriptor
+
+    MATCH_FIELD_NUMBER: _builtins.int
+    AMOUNTS_FIELD_NUMBER: _builtins.int
+    UNLIMITED_FIELD_NUMBER: _builtins.int
+    unlimited: _builtins.bool
+    """The limit counts and never refuses these scope values; `amounts` is then empty."""
+    @_builtins.property
+    def match(self) -> _containers.RepeatedCompositeFieldContainer[Global___LabelMatch]:
+        """The scope values it is for: keys of the limit's scope, every one must match; at least one."""
+
+    @_builtins.property
+    def amounts(self) -> _containers.RepeatedCompositeFieldContainer[Global___Amount]:
+        """The amounts instead of the limit's, each unit once and only units the limit has; the other units keep theirs."""
+
+    def __init__(
+        self,
+        *,
+        match: _abc.Iterable[Global___LabelMatch] | None = ...,
+        amounts: _abc.Iterable[Global___Amount] | None = ...,
+        unlimited: _builtins.bool = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["amounts", b"amounts", "match", b"match", "unlimited", b"unlimited"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___Override: _TypeAlias = Override  # noqa: Y015
 
 @_typing.final
 class LabelMatch(_message.Message):
@@ -368,7 +420,7 @@ class Window(_message.Message):
 
     @_builtins.property
     def calendar(self) -> Global___CalendarWindow:
-        """Hours, days or months of a calendar."""
+        """Hours, days, weeks, months, quarters or years of a calendar."""
 
     @_builtins.property
     def total(self) -> Global___TotalWindow:
@@ -439,19 +491,31 @@ class CalendarWindow(_message.Message):
 
     UNIT_FIELD_NUMBER: _builtins.int
     TIME_ZONE_FIELD_NUMBER: _builtins.int
+    WEEK_STARTS_ON_FIELD_NUMBER: _builtins.int
+    MONTH_STARTS_ON_FIELD_NUMBER: _builtins.int
+    YEAR_STARTS_IN_FIELD_NUMBER: _builtins.int
     unit: Global___CalendarUnit.ValueType
     """Which span."""
     time_zone: _builtins.str
     """The IANA zone; empty means the policy's."""
+    week_starts_on: _builtins.int
+    """The day a week starts on, 1 (Monday) to 7 (Sunday) as in ISO 8601; 0 means Monday. Only for weeks."""
+    month_starts_on: _builtins.int
+    """The day of the month on which a month, quarter or year starts, 1 to 28; 0 means 1."""
+    year_starts_in: _builtins.int
+    """The month in which a year, and so its first quarter, starts, 1 to 12; 0 means 1. Only for quarters and years."""
     def __init__(
         self,
         *,
         unit: Global___CalendarUnit.ValueType = ...,
         time_zone: _builtins.str = ...,
+        week_starts_on: _builtins.int = ...,
+        month_starts_on: _builtins.int = ...,
+        year_starts_in: _builtins.int = ...,
     ) -> None: ...
     _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["time_zone", b"time_zone", "unit", b"unit"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["month_starts_on", b"month_starts_on", "time_zone", b"time_zone", "unit", b"unit", "week_starts_on", b"week_starts_on", "year_starts_in", b"year_starts_in"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 

@@ -654,12 +654,13 @@ class Standing(_message.Message):
     WINDOW_END_UNIX_MS_FIELD_NUMBER: _builtins.int
     EXHAUSTED_IN_MS_FIELD_NUMBER: _builtins.int
     INCOMPLETE_SINCE_UNIX_MS_FIELD_NUMBER: _builtins.int
+    UNLIMITED_FIELD_NUMBER: _builtins.int
     limit: _builtins.str
     """The limit's name in the policy."""
     unit: Global___Unit.ValueType
     """What it counts; every amount below is in this unit."""
     amount: _builtins.int
-    """What the limit allows in its window."""
+    """What the limit allows this scope value in its window; 2^53 where it is unlimited."""
     committed: _builtins.int
     """What has been settled in this window."""
     reserved: _builtins.int
@@ -674,6 +675,8 @@ class Standing(_message.Message):
     """How long until nothing remains at the window's rate so far, in milliseconds; absent: not within the window."""
     incomplete_since_unix_ms: _builtins.int
     """The instant since which it counts, where what came before in its window is not known; absent: it is complete."""
+    unlimited: _builtins.bool
+    """The policy exempts this scope value: usage is counted and never refused, and `remaining` is 2^53."""
     @_builtins.property
     def scope(self) -> _containers.ScalarMap[_builtins.str, _builtins.str]:
         """The scope's labels and this caller's values of them, at most 4; empty: one counter for everybody."""
@@ -692,10 +695,11 @@ class Standing(_message.Message):
         window_end_unix_ms: _builtins.int | None = ...,
         exhausted_in_ms: _builtins.int | None = ...,
         incomplete_since_unix_ms: _builtins.int | None = ...,
+        unlimited: _builtins.bool = ...,
     ) -> None: ...
     _HasFieldArgType: _TypeAlias = _typing.Literal["_exhausted_in_ms", b"_exhausted_in_ms", "_incomplete_since_unix_ms", b"_incomplete_since_unix_ms", "_window_end_unix_ms", b"_window_end_unix_ms", "_window_start_unix_ms", b"_window_start_unix_ms", "exhausted_in_ms", b"exhausted_in_ms", "incomplete_since_unix_ms", b"incomplete_since_unix_ms", "window_end_unix_ms", b"window_end_unix_ms", "window_start_unix_ms", b"window_start_unix_ms"]  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["_exhausted_in_ms", b"_exhausted_in_ms", "_incomplete_since_unix_ms", b"_incomplete_since_unix_ms", "_window_end_unix_ms", b"_window_end_unix_ms", "_window_start_unix_ms", b"_window_start_unix_ms", "amount", b"amount", "committed", b"committed", "exhausted_in_ms", b"exhausted_in_ms", "incomplete_since_unix_ms", b"incomplete_since_unix_ms", "limit", b"limit", "remaining", b"remaining", "reserved", b"reserved", "scope", b"scope", "unit", b"unit", "window_end_unix_ms", b"window_end_unix_ms", "window_start_unix_ms", b"window_start_unix_ms"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["_exhausted_in_ms", b"_exhausted_in_ms", "_incomplete_since_unix_ms", b"_incomplete_since_unix_ms", "_window_end_unix_ms", b"_window_end_unix_ms", "_window_start_unix_ms", b"_window_start_unix_ms", "amount", b"amount", "committed", b"committed", "exhausted_in_ms", b"exhausted_in_ms", "incomplete_since_unix_ms", b"incomplete_since_unix_ms", "limit", b"limit", "remaining", b"remaining", "reserved", b"reserved", "scope", b"scope", "unit", b"unit", "unlimited", b"unlimited", "window_end_unix_ms", b"window_end_unix_ms", "window_start_unix_ms", b"window_start_unix_ms"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     _WhichOneofReturnType__exhausted_in_ms: _TypeAlias = _typing.Literal["exhausted_in_ms"]  # noqa: Y015
     _WhichOneofArgType__exhausted_in_ms: _TypeAlias = _typing.Literal["_exhausted_in_ms", b"_exhausted_in_ms"]  # noqa: Y015

@@ -176,7 +176,7 @@ fn calendar_unit(number: i32, place: &str, mistakes: &mut Vec<String>) -> Calend
         Ok(v1::CalendarUnit::Hour) => CalendarUnit::Hour,
         Ok(v1::CalendarUnit::Day) => CalendarUnit::Day,
         Ok(v1::CalendarUnit::Month) => CalendarUnit::Month,
-        Ok(v1::CalendarUnit::Unspecified) | Err(_) => {
+        Ok(_) | Err(_) => {
             mistakes.push(format!(
                 "{place}.window.calendar: got {number}; it must be hour, day or month"
             ));

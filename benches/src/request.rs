@@ -34,6 +34,7 @@ pub(crate) fn policy() -> v1::Policy {
     let month = v1::CalendarWindow {
         unit: v1::CalendarUnit::Month.into(),
         time_zone: "Europe/Berlin".into(),
+        ..Default::default()
     };
     v1::Policy {
         name: "bench".into(),

@@ -309,6 +309,7 @@ fn limit_message(limit: &bursar_quota::Limit) -> v1::Limit {
         scope: limit.scope.iter().map(ToString::to_string).collect(),
         window: window(&limit.window),
         amounts: limit.amounts.iter().map(amount).collect(),
+        ..Default::default()
     }
 }
 
@@ -341,6 +342,7 @@ fn window(window: &Window) -> Option<v1::Window> {
             }
             .into(),
             time_zone: zone(of),
+            ..Default::default()
         }),
         Window::Total { from, until } => Kind::Total(v1::TotalWindow {
             from_unix_ms: from.map(|at| at.0),

@@ -22,7 +22,10 @@ _UNSETTLED = {
 _CALENDAR = {
     "hour": policy_pb2.CALENDAR_UNIT_HOUR,
     "day": policy_pb2.CALENDAR_UNIT_DAY,
+    "week": policy_pb2.CALENDAR_UNIT_WEEK,
     "month": policy_pb2.CALENDAR_UNIT_MONTH,
+    "quarter": policy_pb2.CALENDAR_UNIT_QUARTER,
+    "year": policy_pb2.CALENDAR_UNIT_YEAR,
 }
 _UNITS = {
     "tokens": quota_pb2.UNIT_TOKENS,
@@ -80,15 +83,30 @@ def _fallback(fallback: types.Fallback | None) -> policy_pb2.LabelFallback | Non
 
 
 def _limit(limit: types.Limit) -> policy_pb2.Limit:
-    amounts = limit.amount.model_dump(exclude_none=True)
     return policy_pb2.Limit(
         name=limit.name,
         match=_matches(limit.match),
         scope=limit.scope,
         window=_window(limit.window),
-        amounts=[policy_pb2.Amount(unit=_UNITS[unit], amount=amounts[unit]) for unit in amounts],
+        amounts=_amounts(limit.amount),
+        overrides=[_override(each) for each in limit.overrides],
         **{"except": _matches(limit.exclude)},
     )
+
+
+def _amounts(amounts: types.Amounts) -> list[policy_pb2.Amount]:
+    return [
+        policy_pb2.Amount(unit=number, amount=amount)
+        for unit, number in _UNITS.items()
+        if (amount := getattr(amounts, unit)) is not None
+    ]
+
+
+def _override(override: types.Override) -> policy_pb2.Override:
+    match = _matches(override.match)
+    if override.amount is None:
+        return policy_pb2.Override(match=match, unlimited=True)
+    return policy_pb2.Override(match=match, amounts=_amounts(override.amount))
 
 
 def _matches(matches: Mapping[str, list[str]]) -> list[policy_pb2.LabelMatch]:
@@ -102,7 +120,11 @@ def _window(window: types.Window | None) -> policy_pb2.Window | None:
         return policy_pb2.Window(fixed=policy_pb2.FixedWindow(length_ms=window.fixed))
     if window.calendar is not None:
         calendar = policy_pb2.CalendarWindow(
-            unit=_CALENDAR[window.calendar], time_zone=window.time_zone or ""
+            unit=_CALENDAR[window.calendar],
+            time_zone=window.time_zone or "",
+            week_starts_on=window.week_starts_on or 0,
+            month_starts_on=window.month_starts_on or 0,
+            year_starts_in=window.year_starts_in or 0,
         )
         return policy_pb2.Window(calendar=calendar)
     if window.total is not None:

@@ -3,8 +3,9 @@
 from __future__ import annotations
 
 import hashlib
+from collections import Counter
 from collections.abc import Iterator, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 from zoneinfo import ZoneInfo
 
@@ -13,7 +14,9 @@ from pydantic_core import ErrorDetails
 
 from bursar.errors import Mistake, PolicyError
 from bursar.policy import scalars, tree, types
+from bursar.policy.overrides import MISTAKES_MAX, unfold
 from bursar.policy.relations import Clash, clashes
+from bursar.policy.sources import Reader, SourceFile, Sources, digest_of, read_file
 
 POLICY_BYTES_MAX = 1024 * 1024
 """The largest policy file that is read."""
@@ -28,57 +31,66 @@ _NOT_SERVED = {
     ),
     "label": ("from", "map"),
     "limit": (
-        "overrides", "ceilings", "thresholds", "on_exceed", "pace", "meters", "burst", "mode",
+        "ceilings", "thresholds", "on_exceed", "pace", "meters", "burst", "mode",
     ),
-    "window": (
-        "sliding", "refill", "first_use", "week_starts_on", "month_starts_on", "year_starts_in",
-    ),
+    "window": ("sliding", "refill", "first_use"),
     "amount": ("cost",),
 }  # fmt: skip
 _SERVED: dict[str, type[types.Part]] = {
     "policy": types.Policy, "label": types.LabelRule, "reservations": types.ReservationRules,
-    "limit": types.Limit, "window": types.Window, "total": types.Total, "amount": types.Amounts,
+    "limit": types.Limit, "override": types.Override, "window": types.Window,
+    "total": types.Total, "amount": types.Amounts,
 }  # fmt: skip
 
 
 @dataclass(frozen=True, slots=True)
 class ParsedPolicy:
-    """A policy without mistakes: what it says, the file's SHA-256, and the file as it was read."""
+    """A policy without mistakes: what it says, and the files it was read from.
+
+    `digest` stands for all of them: the policy file's SHA-256 where it names no other, else the
+    SHA-256 of the files' SHA-256s, one after the other in the order of `sources`. `source` has the
+    bytes of the policy file alone, which is also the first of `sources`.
+    """
 
     policy: types.Policy
     digest: bytes
     source: bytes
     path: str
+    sources: tuple[SourceFile, ...]
+    document: tree.Document = field(repr=False, compare=False)
+
+    @property
+    def files(self) -> tuple[Path, ...]:
+        """Every file that was read, the policy file first: what to watch for changes."""
+        return tuple(each.path for each in self.sources)
 
 
-def parse(path: Path) -> ParsedPolicy:
-    """Reads the policy file at `path`; raises PolicyError with every mistake in it."""
+def parse(path: Path, *, read: Reader = read_file) -> ParsedPolicy:
+    """Reads the policy file at `path` and the files it names; raises PolicyError.
+
+    The error has every mistake in them. Each file is asked of `read` once, so that whoever compares
+    files before they are taken can hand in the very bytes that were compared.
+    """
     shown = str(path)
     try:
-        with path.open("rb") as file:
-            source = file.read(POLICY_BYTES_MAX + 1)
+        source = read(path)
     except OSError as error:
-        what = f"the policy file cannot be read: {error.strerror}"
+        what = f"the policy file cannot be read: {error.strerror or error}"
         hint = "name a policy file, or write a first one with `bursar init`"
         raise PolicyError([Mistake(shown, 0, 0, what, hint=hint)]) from None
-    return parse_source(source, path=shown)
+    return parse_source(source, path=shown, read=read)
 
 
-def parse_source(source: bytes, *, path: str) -> ParsedPolicy:
-    """Reads a policy file's bytes; `path` is what mistakes name. Raises PolicyError."""
-    if len(source) > POLICY_BYTES_MAX:
-        what = f"a policy file must have at most {POLICY_BYTES_MAX:,} bytes"
-        raise PolicyError([Mistake(path, 0, 0, what, hint="split it: one policy for each sidecar")])
-    try:
-        text = source.decode()
-    except UnicodeDecodeError as error:
-        line = source.count(b"\n", 0, error.start) + 1
-        got = f"the byte 0x{source[error.start]:02x}"
-        what = "a policy file must be UTF-8"
-        raise PolicyError([Mistake(path, line, 1, what, got, "save it as UTF-8")]) from None
-    document = tree.read(path, text)
+def parse_source(source: bytes, *, path: str, read: Reader = read_file) -> ParsedPolicy:
+    """Reads a policy file's bytes; `path` is what mistakes name. Raises PolicyError.
+
+    The files that it names are asked of `read`, their paths relative to that of the policy.
+    """
+    document = tree.read(path, _text(source, path))
     if document.tree is None and document.mistakes:
         raise PolicyError(document.mistakes)
+    named = Sources(Path(path).parent, read)
+    unfold(document, named)
     mistakes = list(document.mistakes)
     mistakes += [_mistake_of_clash(document, clash) for clash in clashes(document.tree)]
     policy: types.Policy | None = None
@@ -88,8 +100,38 @@ def parse_source(source: bytes, *, path: str) -> ParsedPolicy:
         details = error.errors(include_url=False)
         mistakes += [_mistake_of_error(document, each) for each in details]
     if mistakes or policy is None:
-        raise PolicyError(mistakes)
-    return ParsedPolicy(policy, hashlib.sha256(source).digest(), source, path)
+        raise PolicyError(_bounded(path, mistakes))
+    own = SourceFile(Path(path), hashlib.sha256(source).digest())
+    sources = (own, *named.files())
+    return ParsedPolicy(policy, digest_of(sources), source, path, sources, document)
+
+
+def _text(source: bytes, path: str) -> str:
+    if len(source) > POLICY_BYTES_MAX:
+        what = f"a policy file must have at most {POLICY_BYTES_MAX:,} bytes"
+        raise PolicyError([Mistake(path, 0, 0, what, hint="split it: one policy for each sidecar")])
+    try:
+        return source.decode()
+    except UnicodeDecodeError as error:
+        line = source.count(b"\n", 0, error.start) + 1
+        got = f"the byte 0x{source[error.start]:02x}"
+        what = "a policy file must be UTF-8"
+        raise PolicyError([Mistake(path, line, 1, what, got, "save it as UTF-8")]) from None
+
+
+def _bounded(path: str, mistakes: list[Mistake]) -> list[Mistake]:
+    """All mistakes of the policy file, and the first of each file that it names."""
+    told: list[Mistake] = []
+    count: Counter[str] = Counter()
+    for each in sorted(mistakes):
+        count[each.path] += 1
+        if each.path == path or count[each.path] <= MISTAKES_MAX:
+            told.append(each)
+    for file, found in count.items():
+        if file != path and found > MISTAKES_MAX:
+            what = f"there are {found:,} mistakes in this file; the first {MISTAKES_MAX} are listed"
+            told.append(Mistake(file, 0, 0, what))
+    return told
 
 
 def _surroundings(root: tree.Tree) -> types.Surroundings:
@@ -104,31 +146,17 @@ def _surroundings(root: tree.Tree) -> types.Surroundings:
 
 
 def _mistake_of_clash(document: tree.Document, clash: Clash) -> Mistake:
-    places = document.keys if clash.at_key else document.values
-    place = places.get(clash.path) or _place(document, clash.path)
-    return Mistake(document.path, place.line, place.column, clash.what, hint=clash.hint)
-
-
-def _place(document: tree.Document, path: tree.Path) -> tree.Place:
-    """The place of the value at `path`, or of the nearest part around it that has one."""
-    while path and path not in document.values:
-        path = path[:-1]
-    return document.values.get(path, tree.Place(0, 0))
+    place = document.place(clash.path, at_key=clash.at_key)
+    return document.mistake(place, clash.what, hint=clash.hint)
 
 
 def _mistake_of_error(document: tree.Document, error: ErrorDetails) -> Mistake:
-    loc = error["loc"]
-    if loc and loc[-1] == "[key]":
-        path = loc[:-1]
-        place = document.keys.get(path, _place(document, path))
-    elif error["type"] == "extra_forbidden":
-        path = loc
-        place = document.keys.get(path, _place(document, path))
-    else:
-        path = loc
-        place = _place(document, path)
+    path = error["loc"]
+    at_key = error["type"] == "extra_forbidden"
+    if path and path[-1] == "[key]":
+        path, at_key = path[:-1], True
     what, got, hint = _words(document, path, error)
-    return Mistake(document.path, place.line, place.column, what, got, hint)
+    return document.mistake(document.place(path, at_key=at_key), what, got=got, hint=hint)
 
 
 def _words(  # noqa: PLR0911  one answer for each kind of error
@@ -166,6 +194,7 @@ def _missing_hint(key: str) -> str:
         "policy": "begin the file with the policy's name: `policy: production`",
         "name": "write `name: tenant-minute`: counters are kept by it",
         "amount": "write `amount: {tokens: 200k}`",
+        "for": "write for whom it is: `for: {tenant: acme}`",
     }.get(key, "")
 
 
@@ -189,6 +218,8 @@ def _part(path: tree.Path) -> str:
             return "label"
         case ("limits", _):
             return "limit"
+        case ("limits", _, "overrides", _):
+            return "override"
         case _:
             return str(path[-1])
 
@@ -197,6 +228,8 @@ def _name(document: tree.Document, path: tree.Path) -> str:
     """The path for a person, a limit by its name: `limits[tenant-minute].amount.tokens`."""
     if not path:
         return "a policy file"
+    if document.place(path).file:
+        return f"`{path[-1]}`"  # a column of that file
     return "`" + "".join(_steps(document.tree, path)).removeprefix(".") + "`"
 
 

@@ -7,6 +7,9 @@ from dataclasses import dataclass
 
 from bursar.policy.tree import Path, Tree
 
+UNITS = ("tokens", "requests", "cost", "concurrency")
+"""Every unit, served or not."""
+
 WINDOW_KINDS = ("request", "fixed", "calendar", "total", "sliding", "refill", "first_use")
 """Every way to write a window, served or not."""
 
@@ -81,29 +84,78 @@ def _names(limits: list[Tree]) -> Iterator[Clash]:
         seen.add(name)
 
 
+# The spans of a calendar that have an anchor, by the key that says it.
+_ANCHORS = {
+    "week_starts_on": ("week",),
+    "month_starts_on": ("month", "quarter", "year"),
+    "year_starts_in": ("quarter", "year"),
+}
+
+
 def _limit(path: Path, limit: dict[str, Tree]) -> Iterator[Clash]:
     yield from _twice((*path, "scope"), limit.get("scope"), "label")
     amount = limit.get("amount")
     window = limit.get("window")
     if isinstance(amount, dict):
         yield from _amount(path, limit, amount)
-    if not isinstance(window, dict):
-        return
+    if isinstance(window, dict):
+        yield from _window((*path, "window"), window)
+    overrides = limit.get("overrides")
+    if isinstance(overrides, list):
+        yield from _overrides(path, limit, overrides)
+
+
+def _window(path: Path, window: dict[str, Tree]) -> Iterator[Clash]:
     kinds = [kind for kind in WINDOW_KINDS if kind in window]
     if len(kinds) > 1:
         both = " and ".join(kinds)
-        yield Clash((*path, "window"), f"a window is one span, not {both}",
-                    "write a limit for each")  # fmt: skip
-    if not kinds and set(window) <= {"time_zone"}:
-        yield Clash((*path, "window"), "a window must say which span it is",
+        yield Clash(path, f"a window is one span, not {both}", "write a limit for each")
+    if not kinds and set(window) <= {"time_zone", *_ANCHORS}:
+        yield Clash(path, "a window must say which span it is",
                     "write request, {fixed: 1m}, {calendar: month} or total")  # fmt: skip
-    if "time_zone" in window and kinds and "calendar" not in kinds:
-        yield Clash((*path, "window", "time_zone"), f"a {kinds[0]} window has no time zone",
+    if len(kinds) != 1:
+        return
+    kind = kinds[0]
+    if "time_zone" in window and kind != "calendar":
+        yield Clash((*path, "time_zone"), f"a {kind} window has no time zone",
                     "remove it: only calendar windows have one", at_key=True)  # fmt: skip
+    span = window["calendar"] if kind == "calendar" else kind
+    for key, spans in _ANCHORS.items():
+        if key in window and isinstance(span, str) and span not in spans:
+            which = f"a calendar {span}" if kind == "calendar" else f"a {kind} window"
+            hint = f"remove it: it is for calendar {' and '.join(spans)}"
+            yield Clash((*path, key), f"`{key}` does not go with {which}", hint, at_key=True)
+
+
+def _overrides(path: Path, limit: dict[str, Tree], overrides: list[Tree]) -> Iterator[Clash]:
+    scope, amount = limit.get("scope", []), limit.get("amount")
+    if scope == [] and overrides:
+        yield Clash((*path, "overrides"), "a limit without a scope has one counter for all",
+                    "add `scope: [tenant]`, or change the amount itself", at_key=True)  # fmt: skip
+        return
+    for index, entry in enumerate(overrides):
+        place = (*path, "overrides", index)
+        whom, other = (entry.get(k) if isinstance(entry, dict) else None for k in ("for", "amount"))
+        if isinstance(whom, dict) and isinstance(scope, list):
+            for key in whom:
+                if key not in scope:
+                    yield Clash((*place, "for", key), f"`{key}` is not in the limit's scope",
+                                f"an override is for values of {', '.join(map(str, scope))}",
+                                at_key=True)  # fmt: skip
+        if not isinstance(other, dict) or not isinstance(amount, dict):
+            continue
+        if not other:
+            yield Clash((*place, "amount"), "`amount` must have at least one unit",
+                        "write `unlimited`, or {tokens: 1M}")  # fmt: skip
+        for unit in other:
+            if unit in UNITS and unit not in amount:
+                yield Clash((*place, "amount", unit), f"the limit has no amount of {unit}",
+                            f"an override changes what the limit has: {', '.join(amount)}",
+                            at_key=True)  # fmt: skip
 
 
 def _amount(path: Path, limit: dict[str, Tree], amount: dict[str, Tree]) -> Iterator[Clash]:
-    units = [unit for unit in ("tokens", "requests", "cost", "concurrency") if unit in amount]
+    units = [unit for unit in UNITS if unit in amount]
     if not amount:
         yield Clash((*path, "amount"), "`amount` must have at least one unit",
                     "write tokens, requests or concurrency: `amount: {tokens: 200k}`")  # fmt: skip

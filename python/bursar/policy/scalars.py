@@ -59,7 +59,9 @@ def _number_hint(text: str) -> str:
     if text[-1:] in {"K", "m", "g", "G", "B"}:
         return "thousands are written k, millions M: 200k, 1.5M"
     if text == "unlimited":
-        return "to have no limit, leave it out"
+        return (
+            "to have no limit, leave it out; an override frees a whole limit: `amount: unlimited`"
+        )
     if "," in text:
         return f"write {text.replace(',', '_')}: digits are grouped by _"
     return "write a number such as 500, 16_000, 200k or 1.5M"

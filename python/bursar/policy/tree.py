@@ -28,26 +28,52 @@ Tree = Any
 
 @dataclass(frozen=True, slots=True)
 class Place:
-    """A line and a column, both from 1."""
+    """A line and a column, both from 1, of the file itself or of one that it names."""
 
     line: int
     column: int
+    file: str = ""
 
 
 @dataclass(slots=True)
 class Document:
-    """A file's tree, where each key and value of it is, and the mistakes of its form."""
+    """A file's tree, where each key and value of it is, and the mistakes of its form.
+
+    `moved` says of a part that is not where the file has it, where it was written: at another path
+    of the file, or at a place of a file that this one names.
+    """
 
     path: str
     tree: Tree = None
     keys: dict[Path, Place] = field(default_factory=dict)
     values: dict[Path, Place] = field(default_factory=dict)
+    moved: dict[Path, Path | Place] = field(default_factory=dict)
     mistakes: list[Mistake] = field(default_factory=list)
     nodes: int = 0
 
     def add(self, place: Place, what: str, *, got: str = "", hint: str = "") -> None:
         """Notes a mistake at a place."""
-        self.mistakes.append(Mistake(self.path, place.line, place.column, what, got, hint))
+        self.mistakes.append(self.mistake(place, what, got=got, hint=hint))
+
+    def mistake(self, place: Place, what: str, *, got: str = "", hint: str = "") -> Mistake:
+        """A mistake at a place, not noted."""
+        file = place.file or self.path
+        return Mistake(file, place.line, place.column, what, got, hint)
+
+    def place(self, path: Path, *, at_key: bool = False) -> Place:
+        """The place of the value (or key) at `path`, or of the nearest part that has one."""
+        for length in range(len(path), 0, -1):
+            origin = self.moved.get(path[:length])
+            if isinstance(origin, Place):
+                return origin
+            if origin is not None:
+                path = (*origin, *path[length:])
+                break
+        if at_key and path in self.keys:
+            return self.keys[path]
+        while path and path not in self.values:
+            path = path[:-1]
+        return self.values.get(path, Place(0, 0))
 
 
 class _TooLargeError(Exception):

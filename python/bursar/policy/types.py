@@ -45,6 +45,7 @@ ROLLUPS = ("feature", "tenant", "team", "environment", "model", LINE_LABEL)
 LABELS_MAX = 64
 LABEL_VALUES_MAX = 4_096
 LIMITS_MAX = 256
+OVERRIDES_MAX = 10_000
 SCOPE_MAX = 4
 ROLLUPS_MAX = 8
 LABEL_VALUE_BYTES_MAX = 128
@@ -271,14 +272,25 @@ class Total(Part):
         return self
 
 
+CALENDARS = ("hour", "day", "week", "month", "quarter", "year")
+"""The spans of a calendar."""
+
+WEEK_DAYS = ("monday", "tuesday", "wednesday", "thursday", "friday", "saturday", "sunday")
+"""The days a week may start on; ISO 8601 counts them from 1."""
+
+MONTHS = (
+    "january", "february", "march", "april", "may", "june",
+    "july", "august", "september", "october", "november", "december",
+)  # fmt: skip
+"""The months a year may start in, counted from 1."""
+
+MONTH_STARTS_ON_MAX = 28
+"""The last day a month may start on: every month has it."""
+
+
 def _calendar(value: object, info: ValidationInfo) -> str:
-    if value in {"week", "quarter", "year"}:
-        raise mistake(
-            f"be hour, day or month: {value} is not served by this version of bursar",
-            "write `{calendar: month}`",
-        )
-    if value not in {"hour", "day", "month"}:
-        raise mistake("be hour, day or month")
+    if value not in CALENDARS:
+        raise mistake("be hour, day, week, month, quarter or year")
     zone_named = isinstance(info.context, Surroundings) and info.context.zone_named
     # A zone that was named but wrong has its own mistake; info.data then lacks the key.
     if not zone_named and info.data.get("time_zone", "wrong") is None:
@@ -287,6 +299,36 @@ def _calendar(value: object, info: ValidationInfo) -> str:
             "write `time_zone: Europe/Berlin` at the top of the file or within the window",
         )
     return str(value)
+
+
+def _one_of(value: object, words: tuple[str, ...], *, noun: str) -> int:
+    """Which of `words` it is, counted from 1."""
+    if isinstance(value, str) and value.lower() in words:
+        return words.index(value.lower()) + 1
+    begun = [] if not isinstance(value, str) or not value else [
+        each for each in words if each.startswith(value.lower())
+    ]  # fmt: skip
+    near = begun[0] if len(begun) == 1 else scalars.nearest(str(value).lower(), words)
+    raise mistake(f"be {noun}", f"write {near or f'its name, such as {words[-1]}'}")
+
+
+def _week_starts_on(value: object) -> int:
+    return _one_of(value, WEEK_DAYS, noun="the name of a day")
+
+
+def _year_starts_in(value: object) -> int:
+    return _one_of(value, MONTHS, noun="the name of a month")
+
+
+def _month_starts_on(value: object) -> int:
+    if isinstance(value, str) and value.isascii() and value.isdigit():
+        day = int(value[:3])
+        if 1 <= day <= MONTH_STARTS_ON_MAX:
+            return day
+    raise mistake(
+        f"be a day from 1 to {MONTH_STARTS_ON_MAX}",
+        "write a day that every month has; leave it out for the 1st",
+    )
 
 
 def _request(value: object) -> bool:
@@ -302,6 +344,9 @@ class Window(Part):
     request: Annotated[bool, PlainValidator(_request)] = False
     fixed: Annotated[int, PlainValidator(_fixed)] | None = None
     calendar: Annotated[str, PlainValidator(_calendar)] | None = None
+    week_starts_on: Annotated[int, PlainValidator(_week_starts_on)] | None = None
+    month_starts_on: Annotated[int, PlainValidator(_month_starts_on)] | None = None
+    year_starts_in: Annotated[int, PlainValidator(_year_starts_in)] | None = None
     total: Annotated[Total, BeforeValidator(_nothing_is_empty)] | None = None
 
     @model_validator(mode="before")
@@ -335,6 +380,28 @@ class Amounts(Part):
         return value
 
 
+def _unlimited(value: object) -> object:
+    """Takes the word `unlimited` as no amounts at all."""
+    if value == "unlimited":
+        return None
+    if not isinstance(value, dict):
+        raise mistake("be `unlimited` or a mapping of units", "write `unlimited`, or {tokens: 1M}")
+    return value
+
+
+def _some(value: dict[str, list[str]]) -> dict[str, list[str]]:
+    if not value:
+        raise mistake("name at least one label of the scope", "write `for: {tenant: acme}`")
+    return value
+
+
+class Override(Part):
+    """Other amounts of a limit for some values of its scope; None is unlimited."""
+
+    match: Annotated[Matches, AfterValidator(_some)] = Field(alias="for")
+    amount: Annotated[Amounts | None, BeforeValidator(_unlimited)]
+
+
 class Limit(Part):
     """At most so much per window, for each value of a scope."""
 
@@ -344,6 +411,7 @@ class Limit(Part):
     scope: list[LabelKey] = Field(default=[], max_length=SCOPE_MAX)
     window: Window | None = None
     amount: Amounts
+    overrides: list[Override] = Field(default=[], max_length=OVERRIDES_MAX)
 
 
 Labels = dict[DeclaredKey, Annotated[LabelRule, BeforeValidator(_nothing_is_empty)]]

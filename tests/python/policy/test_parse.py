@@ -9,6 +9,7 @@ import pytest
 
 from bursar.errors import PolicyError
 from bursar.policy.parse import POLICY_BYTES_MAX, parse, parse_source
+from bursar.policy.sources import FILE_BYTES_MAX
 from bursar.policy.types import Fallback, Policy
 from bursar.v1 import policy_pb2, quota_pb2
 from bursar.wire import policy_message
@@ -114,6 +115,9 @@ def test_the_digest_is_the_files_sha_256(tmp_path: Path) -> None:
 
 LIMIT = "policy: p\nlimits:\n  - name: a\n    window: {fixed: 1m}\n    amount: {tokens: 5}\n"
 
+ZONED = "policy: p\ntime_zone: UTC\nlimits:\n  - {name: a, amount: {tokens: 5}, window: {"
+OVERRIDDEN = LIMIT + "    scope: [tenant]\n    overrides:\n      - "
+
 # What is written · where and what is wrong · a part of the hint.
 WRONG = [
     ("limits: []", "p.yaml:1: `policy` is missing", "policy: production"),
@@ -140,7 +144,6 @@ WRONG = [
     (LIMIT + "    match: {colour: red}", "p.yaml:6: `limits[a].match.colour`", "declare it"),
     (LIMIT + "    match: {model: a*b}", "p.yaml:6: `limits[a].match.model` must have `*`", ""),
     (LIMIT + "    pace: true", "p.yaml:6: `limits[a].pace` is not served", "leave it out"),
-    (LIMIT + "    overrides: []", "p.yaml:6: `limits[a].overrides` is not served", ""),
     (LIMIT + LIMIT.split("limits:\n")[1], "p.yaml:6: two limits are named `a`", "own"),
     (LIMIT.replace("5", "-5"), "p.yaml:5: `limits[a].amount.tokens` must", "write 0"),
     (LIMIT.replace("5", "5K"), "p.yaml:5: `limits[a].amount.tokens` must", "written k"),
@@ -152,7 +155,38 @@ WRONG = [
     (LIMIT.replace("5", "5, concurrency: 1"), "p.yaml:5: concurrency must stand alone", "own"),
     (LIMIT.replace("fixed: 1m", "sliding: 1m"), "p.yaml:4: `limits[a].window.sliding` is", ""),
     (LIMIT.replace("fixed: 1m", "calendar: day"), "p.yaml:4: `limits[a].window.cal", "Berlin"),
-    (LIMIT.replace("fixed: 1m", "calendar: week"), "p.yaml:4: `limits[a].window.cal", "month"),
+    (ZONED + "calendar: weekly}}", "p.yaml:4: `limits[a].window.calendar` must be hour", ""),
+    (ZONED + "calendar: week, week_starts_on: sun}}", "p.yaml:4: `limits[a].window.we", "sunday"),
+    (ZONED + "calendar: week, month_starts_on: 2}}", "p.yaml:4: `month_starts_on` do", "month and"),
+    (ZONED + "calendar: day, week_starts_on: sunday}}", "p.yaml:4: `week_starts_on` ", "week"),
+    (ZONED + "calendar: month, year_starts_in: may}}", "p.yaml:4: `year_starts_in` d", "quarter"),
+    (ZONED + "calendar: month, month_starts_on: 29}}", "p.yaml:4: `limits[a].window.m", "every"),
+    (ZONED + "calendar: year, year_starts_in: 2}}", "p.yaml:4: `limits[a].window.yea", "its name"),
+    (ZONED + "calendar: year, year_starts_in: Febuary}}", "p.yaml:4: `limits[a].windo", "february"),
+    (ZONED + "fixed: 7d, week_starts_on: sunday}}", "p.yaml:4: `week_starts_on` does not", "week"),
+    (OVERRIDDEN + "{for: {tenant: a}}", "p.yaml:8: `limits[a].overrides[0].amount` is missing", ""),
+    (OVERRIDDEN + "{amount: unlimited}", "p.yaml:8: `limits[a].overrides[0].for` is mis", "whom"),
+    (OVERRIDDEN + "{for: {}, amount: unlimited}", "p.yaml:8: `limits[a].overrides[0].for", "for:"),
+    (
+        OVERRIDDEN + "{for: {user: a}, amount: unlimited}",
+        "p.yaml:8: `user` is not in the",
+        "tenant",
+    ),
+    (
+        OVERRIDDEN + "{for: {tenant: a}, amount: none}",
+        "p.yaml:8: `limits[a].overrides[0].am",
+        "unl",
+    ),
+    (OVERRIDDEN + "{for: {tenant: a}, amount: {}}", "p.yaml:8: `amount` must have at leas", "unl"),
+    (OVERRIDDEN + "{for: {tenant: a}, amount: {requests: 1}}", "p.yaml:8: the limit has no", "tok"),
+    (OVERRIDDEN + "{for: {tenant: a}, amount: {tokens: unlimited}}", "p.yaml:8: `limits[a]", "am"),
+    (OVERRIDDEN + "{file: absent.csv}", "p.yaml:8: the file `absent.csv` cannot be read", "look"),
+    (OVERRIDDEN + "{file: a.csv, for: {tenant: a}}", "p.yaml:8: `for` does not go with `fi", ""),
+    (
+        LIMIT + "    overrides: [{for: {tenant: a}, amount: unlimited}]",
+        "p.yaml:6: a limit with",
+        "sc",
+    ),
     (LIMIT.replace("fixed: 1m", ""), "p.yaml:4: a window must say which span", "fixed"),
     (LIMIT.replace("{fixed: 1m}", "hourly"), "p.yaml:4: `limits[a].window` must be", "fixed"),
     (LIMIT.replace("    window: {fixed: 1m}\n", ""), "p.yaml:3: `window` is missing", "fixed"),
@@ -200,3 +234,157 @@ def test_a_file_that_cannot_be_read_is_a_mistake(tmp_path: Path) -> None:
         parse_source(b"policy: p\nx: \xff", path="p.yaml")
     with pytest.raises(PolicyError, match="at most 1,048,576 bytes"):
         parse_source(b" " * (POLICY_BYTES_MAX + 1), path="p.yaml")
+
+
+CREDITS = """\
+policy: p
+limits:
+  - name: minute
+    scope: [tenant, user]
+    window: {fixed: 1m}
+    amount: {tokens: 5, requests: 6}
+    overrides:
+      - {for: {tenant: acme}, amount: {tokens: 1M}}
+      - file: credits.csv
+      - {for: {tenant: [lab, lab-*]}, amount: unlimited}
+"""
+
+
+def with_credits(tmp_path: Path, csv: str | bytes, policy: str = CREDITS) -> Path:
+    (tmp_path / "credits.csv").write_bytes(csv.encode() if isinstance(csv, str) else csv)
+    path = tmp_path / "policy.yaml"
+    path.write_text(policy)
+    return path
+
+
+def csv_mistakes(tmp_path: Path, csv: str | bytes, policy: str = CREDITS) -> list[str]:
+    with pytest.raises(PolicyError) as caught:
+        parse(with_credits(tmp_path, csv, policy))
+    return [str(each).replace(f"{tmp_path}/", "") for each in caught.value.mistakes]
+
+
+def test_overrides_of_a_file_take_the_place_where_it_is_named(tmp_path: Path) -> None:
+    csv = "\ufefftenant , tokens,requests\r\n\r\nzeta*,2k,\r\n,,\r\nmu,unlimited,unlimited\r\n"
+    (limit,) = policy_message(parse(with_credits(tmp_path, csv)).policy).limits
+    tokens, requests = quota_pb2.UNIT_TOKENS, quota_pb2.UNIT_REQUESTS
+    assert [(each.amount, each.unit) for each in limit.amounts] == [(5, tokens), (6, requests)]
+    shown = [
+        ([(key.key, list(key.values)) for key in each.match],
+         [(amount.unit, amount.amount) for amount in each.amounts], each.unlimited)
+        for each in limit.overrides
+    ]  # fmt: skip
+    assert shown == [
+        ([("tenant", ["acme"])], [(tokens, 1_000_000)], False),
+        ([("tenant", ["zeta*"])], [(tokens, 2_000)], False),
+        ([("tenant", ["mu"])], [], True),
+        ([("tenant", ["lab", "lab-*"])], [], True),
+    ]
+
+
+def test_a_file_alone_is_named_without_a_list(tmp_path: Path) -> None:
+    policy = CREDITS.split("      - {for", maxsplit=1)[0].replace(
+        "overrides:", "overrides: {file: credits.csv}"
+    )
+    parsed = parse(with_credits(tmp_path, "tenant,user,tokens\na,b,7\n", policy))
+    (override,) = parsed.policy.limits[0].overrides
+    assert override.match == {"tenant": ["a"], "user": ["b"]}
+    assert override.amount is not None
+    assert (override.amount.tokens, override.amount.requests) == (7, None)
+
+
+def test_the_digest_stands_for_every_file_and_each_is_read_once(tmp_path: Path) -> None:
+    path = with_credits(tmp_path, "tenant,tokens\na,7\n", CREDITS + CREDITS.split("limits:\n")[1]
+                        .replace("minute", "other"))  # fmt: skip
+    asked: list[Path] = []
+
+    def read(file: Path) -> bytes:
+        asked.append(file)
+        return file.read_bytes()
+
+    first = parse(path, read=read)
+    assert asked == [path, tmp_path / "credits.csv"]
+    assert first.files == tuple(asked)
+    parts = [hashlib.sha256(each.read_bytes()).digest() for each in asked]
+    assert [each.sha256 for each in first.sources] == parts
+    assert first.digest == hashlib.sha256(b"".join(parts)).digest()
+    assert first.source == path.read_bytes()
+    assert parse(path).digest == first.digest
+    (tmp_path / "credits.csv").write_text("tenant,tokens\na,8\n")
+    assert parse(path).digest != first.digest
+
+
+HEAD = "tenant,tokens,requests\n"
+
+# What the file has · where and what is wrong · a part of the hint.
+WRONG_ROWS = [
+    ("", "credits.csv: the file is empty", "tenant,user,tokens,requests"),
+    ("tenant;tokens\na;1", "credits.csv:1: columns must be separated by commas (got tenant;", ""),
+    ("tenant,tokns\na,1", "credits.csv:1: a column must be a label of the limit's", "tokens?"),
+    ("tenant,cost,tokens\na,1,1", "credits.csv:1: a column must be a label", "tenant, user and"),
+    ("tenant,tokens,tokens\na,1,1", "credits.csv:1: the column `tokens` is there twice", "one"),
+    ("tenant,user\na,1", "credits.csv:1: no column has an amount (got tenant,user)", "tokens"),
+    ("tokens\n1", "credits.csv:1: no column says for whom a row is", "tenant"),
+    (HEAD + "a,1", "credits.csv:2: a row must have 3 cells, as the first line has", "empty"),
+    (HEAD + ",1,1", "credits.csv:2: the cell of `tenant` is empty", "* for every one"),
+    (HEAD + "a,,", "credits.csv:2: a row must have an amount", "remove the row"),
+    (HEAD + "\na,5K,", "credits.csv:3: `tokens` must be a whole number", "written k"),
+    (HEAD + "a,-1,", "credits.csv:2: `tokens` must be a whole number", "write 0"),
+    (HEAD + "a*b,1,", "credits.csv:2: `tenant` must have `*` at its end only (got a*b)", ""),
+    (HEAD + "a,unlimited,", "credits.csv:2: `unlimited` frees the whole limit", "requests"),
+    (HEAD + 'a,"1', "credits.csv:2: this is not CSV: unexpected end of data", "quotes"),
+    (b"tenant,tokens\n\xff,1", "credits.csv:2: a file of overrides must be UTF-8", "UTF-8"),
+    (b" " * (FILE_BYTES_MAX + 1), "credits.csv: a file of overrides must have at most 4,19", "few"),
+    (HEAD + "a,1,1\n" * 10_001, "credits.csv:10002: a limit must have at most 10", "acme-*"),
+]  # fmt: skip
+
+
+@pytest.mark.parametrize(("csv", "what", "hint"), WRONG_ROWS)
+def test_a_mistake_in_a_row_has_its_file_and_line(
+    tmp_path: Path, csv: str | bytes, what: str, hint: str
+) -> None:
+    found = csv_mistakes(tmp_path, csv)[0]
+    assert found.startswith(what)
+    assert hint in found.partition("\n  hint: ")[2]
+
+
+def test_what_is_written_after_a_file_keeps_its_line(tmp_path: Path) -> None:
+    policy = CREDITS.replace("amount: unlimited", "amount: {tokens: x}")
+    found = csv_mistakes(tmp_path, HEAD + "a,1,1\nb,2,2\n", policy)
+    assert found[0].startswith("policy.yaml:10: `limits[minute].overrides[3].amount.tokens` must")
+
+
+def test_of_many_mistakes_in_one_file_the_first_are_told(tmp_path: Path) -> None:
+    found = csv_mistakes(tmp_path, HEAD + "a,x,\n" * 9_000)
+    assert len(found) == 101
+    assert found[0] == (
+        "credits.csv: there are 9,000 mistakes in this file; the first 100 are listed"
+    )
+
+
+def test_a_limit_has_at_most_ten_thousand_overrides_in_all(tmp_path: Path) -> None:
+    (found,) = csv_mistakes(tmp_path, HEAD + "a,1,\n" * 10_000)
+    assert found.startswith("policy.yaml:8: `limits[minute].overrides` must have at most 10,000")
+
+
+def test_calendar_anchors_become_the_numbers_that_the_rules_take() -> None:
+    windows = [
+        "{calendar: week, week_starts_on: sunday}",
+        "{calendar: month, month_starts_on: 15}",
+        "{calendar: quarter, year_starts_in: february, month_starts_on: 28}",
+        "{calendar: year, year_starts_in: December}",
+    ]
+    limits = "".join(
+        f"  - {{name: l{index}, window: {each}, amount: {{tokens: 1}}}}\n"
+        for index, each in enumerate(windows)
+    )
+    message = policy_message(read(f"policy: p\ntime_zone: UTC\nlimits:\n{limits}"))
+    shown = [
+        (each.unit, each.week_starts_on, each.month_starts_on, each.year_starts_in)
+        for each in (limit.window.calendar for limit in message.limits)
+    ]
+    assert shown == [
+        (policy_pb2.CALENDAR_UNIT_WEEK, 7, 0, 0),
+        (policy_pb2.CALENDAR_UNIT_MONTH, 0, 15, 0),
+        (policy_pb2.CALENDAR_UNIT_QUARTER, 0, 28, 2),
+        (policy_pb2.CALENDAR_UNIT_YEAR, 0, 0, 12),
+    ]

@@ -1,0 +1,105 @@
+package main
+
+import (
+	"bufio"
+	"bytes"
+	"encoding/json"
+	"fmt"
+	"io"
+	"net/http"
+	"os"
+	"strings"
+)
+
+// usage is what an OpenAI-compatible provider says was used; cached and reasoning tokens are within the other two.
+type usage struct {
+	Prompt        uint64 `json:"prompt_tokens"`
+	Completion    uint64 `json:"completion_tokens"`
+	PromptDetails struct {
+		Cached uint64 `json:"cached_tokens"`
+	} `json:"prompt_tokens_details"`
+	CompletionDetails struct {
+		Reasoning uint64 `json:"reasoning_tokens"`
+	} `json:"completion_tokens_details"`
+}
+
+type answer struct {
+	id    string
+	usage *usage
+}
+
+// refusedError means that the model did not run.
+type refusedError struct{ why string }
+
+func (e *refusedError) Error() string { return e.why }
+
+// stream asks the model, bounded by the output that was granted, and shows the answer as it comes.
+func stream(question string, outputTokensMax uint64, show func(string)) (answer, error) {
+	body, err := json.Marshal(map[string]any{
+		"model":                 strings.TrimPrefix(model, "openai/"),
+		"messages":              []map[string]string{{"role": "user", "content": question}},
+		"max_completion_tokens": outputTokensMax,
+		"stream":                true,
+		"stream_options":        map[string]bool{"include_usage": true},
+	})
+	if err != nil {
+		return answer{}, err
+	}
+	request, err := http.NewRequest(http.MethodPost, os.Getenv("OPENAI_BASE_URL")+"/chat/completions", bytes.NewReader(body))
+	if err != nil {
+		return answer{}, &refusedError{err.Error()}
+	}
+	request.Header.Set("Authorization", "Bearer "+os.Getenv("OPENAI_API_KEY"))
+	request.Header.Set("Content-Type", "application/json")
+	response, err := http.DefaultClient.Do(request)
+	if err != nil {
+		// It may have run: only a refused connection would prove that it did not.
+		return answer{}, err
+	}
+	defer response.Body.Close()
+	switch {
+	case response.StatusCode >= 400 && response.StatusCode < 500:
+		return answer{}, &refusedError{response.Status}
+	case response.StatusCode != http.StatusOK:
+		return answer{}, fmt.Errorf("the model said %s", response.Status)
+	}
+	return read(response.Body, show)
+}
+
+// read takes the answer apart, event by event; the last one has the usage.
+func read(body io.Reader, show func(string)) (answer, error) {
+	var got answer
+	scanner := bufio.NewScanner(body)
+	for scanner.Scan() {
+		data, isData := strings.CutPrefix(scanner.Text(), "data: ")
+		if !isData {
+			continue
+		}
+		if data == "[DONE]" {
+			return got, nil
+		}
+		var chunk struct {
+			ID      string `json:"id"`
+			Choices []struct {
+				Delta struct {
+					Content string `json:"content"`
+				} `json:"delta"`
+			} `json:"choices"`
+			Usage *usage `json:"usage"`
+		}
+		if err := json.Unmarshal([]byte(data), &chunk); err != nil {
+			return got, err
+		}
+		got.id = chunk.ID
+		if chunk.Usage != nil {
+			got.usage = chunk.Usage
+		}
+		for _, choice := range chunk.Choices {
+			show(choice.Delta.Content)
+		}
+	}
+	if err := scanner.Err(); err != nil {
+		return got, err
+	}
+	return got, io.ErrUnexpectedEOF
+}

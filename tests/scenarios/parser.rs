@@ -3,8 +3,9 @@
 use std::sync::Arc;
 
 use bursar_quota::{
-    Amount, Basis, Bounds, CalendarUnit, Fallback, LabelMatch, LabelRule, Limit, Line as UsageLine,
-    Meter, Milliseconds, Outcome, Policy, Timestamp, Unit, Unsettled, Window,
+    Allowed, Amount, Basis, Bounds, CalendarUnit, Fallback, LabelMatch, LabelRule, Limit,
+    Line as UsageLine, Meter, Milliseconds, Outcome, Override, Policy, Timestamp, Unit, Unsettled,
+    Window,
 };
 
 /// Where every scenario starts: 2026-03-01T00:00:00Z.
@@ -332,6 +333,12 @@ impl Draft {
                 let zone = self.policy.time_zone.clone();
                 self.policy.limits.push(limit(words, zone));
             }
+            "override" => {
+                let name = words.need("a limit");
+                let limit = self.policy.limits.iter_mut().find(|limit| *limit.name == *name);
+                let limit = limit.unwrap_or_else(|| words.fail(&format!("no limit is {name}")));
+                limit.overrides.push(override_of(words));
+            }
             _ => return false,
         }
         self.changed = true;
@@ -397,6 +404,7 @@ fn limit(words: &mut Words<'_>, zone: jiff::tz::TimeZone) -> Limit {
         scope: Vec::new(),
         window: Window::Open,
         amounts: Vec::new(),
+        overrides: Vec::new(),
     };
     while let Some(word) = words.next() {
         match word {
@@ -405,15 +413,30 @@ fn limit(words: &mut Words<'_>, zone: jiff::tz::TimeZone) -> Limit {
             "scope" => limit.scope = words.list("keys").into_iter().map(Into::into).collect(),
             "match" => limit.matches = matches(words),
             "except" => limit.except = matches(words),
-            _ => {
-                let amount = words.parse_number(word);
-                let word = words.need("a unit");
-                let unit = unit(word).unwrap_or_else(|| words.fail(&format!("{word} is no unit")));
-                limit.amounts.push(Amount { unit, amount });
-            }
+            _ => limit.amounts.push(amount(word, words)),
         }
     }
     limit
+}
+
+fn amount(word: &str, words: &mut Words<'_>) -> Amount {
+    let amount = words.parse_number(word);
+    let word = words.need("a unit");
+    let unit = unit(word).unwrap_or_else(|| words.fail(&format!("{word} is no unit")));
+    Amount { unit, amount }
+}
+
+fn override_of(words: &mut Words<'_>) -> Override {
+    let matches = matches(words);
+    if words.peek() == Some("unlimited") {
+        words.next();
+        return Override { matches, allowed: Allowed::Unlimited };
+    }
+    let mut amounts = Vec::new();
+    while let Some(word) = words.next() {
+        amounts.push(amount(word, words));
+    }
+    Override { matches, allowed: Allowed::Amounts(amounts) }
 }
 
 fn window(words: &mut Words<'_>, zone: &jiff::tz::TimeZone) -> Window {
@@ -421,7 +444,15 @@ fn window(words: &mut Words<'_>, zone: &jiff::tz::TimeZone) -> Window {
         "request" => return Window::Request,
         "hour" => CalendarUnit::Hour,
         "day" => CalendarUnit::Day,
-        "month" => CalendarUnit::Month,
+        "week" => CalendarUnit::Week { starts_on: anchor(words, "on") },
+        "month" => CalendarUnit::Month { starts_on: anchor(words, "on") },
+        "quarter" => CalendarUnit::Quarter {
+            starts_in: anchor(words, "from"),
+            starts_on: anchor(words, "on"),
+        },
+        "year" => {
+            CalendarUnit::Year { starts_in: anchor(words, "from"), starts_on: anchor(words, "on") }
+        }
         length => return Window::Fixed(words.parse_duration(length)),
     };
     if words.peek() == Some("in") {
@@ -429,6 +460,15 @@ fn window(words: &mut Words<'_>, zone: &jiff::tz::TimeZone) -> Window {
         return Window::Calendar(unit, words.zone());
     }
     Window::Calendar(unit, zone.clone())
+}
+
+/// The number after a word, or 1.
+fn anchor(words: &mut Words<'_>, word: &str) -> i8 {
+    if words.peek() != Some(word) {
+        return 1;
+    }
+    words.next();
+    i8::try_from(words.number("a day or a month")).unwrap()
 }
 
 fn total(words: &mut Words<'_>) -> Window {

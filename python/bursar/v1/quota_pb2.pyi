@@ -660,7 +660,7 @@ class Standing(_message.Message):
     unit: Global___Unit.ValueType
     """What it counts; every amount below is in this unit."""
     amount: _builtins.int
-    """What the limit allows this scope value in its window; 2^53 where it is unlimited."""
+    """What the limit allows this scope value in its window; 2^53 - 1 where it is unlimited."""
     committed: _builtins.int
     """What has been settled in this window."""
     reserved: _builtins.int
@@ -676,7 +676,7 @@ class Standing(_message.Message):
     incomplete_since_unix_ms: _builtins.int
     """The instant since which it counts, where what came before in its window is not known; absent: it is complete."""
     unlimited: _builtins.bool
-    """The policy exempts this scope value: usage is counted and never refused, and `remaining` is 2^53."""
+    """The policy exempts this scope value: usage is counted and never refused, and `remaining` is 2^53 - 1."""
     @_builtins.property
     def scope(self) -> _containers.ScalarMap[_builtins.str, _builtins.str]:
         """The scope's labels and this caller's values of them, at most 4; empty: one counter for everybody."""

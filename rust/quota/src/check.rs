@@ -2,7 +2,9 @@
 
 use std::collections::BTreeSet;
 
-use crate::policy::{Fallback, LabelMatch, LabelRule, Limit, Policy, Unit, Window};
+use crate::policy::{
+    Allowed, CalendarUnit, Fallback, LabelMatch, LabelRule, Limit, Policy, Unit, Window,
+};
 use crate::time::Milliseconds;
 
 const SECOND: Milliseconds = Milliseconds(1000);
@@ -81,7 +83,32 @@ impl Policy {
             ));
         }
         check_amounts(&place, limit, mistakes);
+        self.check_overrides(&place, limit, mistakes);
         check_window(&place, &limit.window, mistakes);
+    }
+
+    fn check_overrides(&self, place: &str, limit: &Limit, mistakes: &mut Vec<String>) {
+        at_most(
+            &format!("{place}: overrides"),
+            limit.overrides.len(),
+            Self::OVERRIDES_MAX,
+            mistakes,
+        );
+        for (at, entry) in limit.overrides.iter().enumerate() {
+            let place = format!("{place}: overrides[{at}]");
+            self.check_matches(&place, &entry.matches, mistakes);
+            if entry.matches.is_empty() {
+                mistakes.push(format!("{place}: it must say which scope values it is for"));
+            }
+            for key in entry.matches.iter().map(|entry| &entry.key) {
+                if !limit.scope.contains(key) {
+                    mistakes.push(format!(
+                        "{place}: {key:?} must be in the limit's scope, which is what it counts by"
+                    ));
+                }
+            }
+            check_allowed(&place, limit, &entry.allowed, mistakes);
+        }
     }
 
     fn check_matches(&self, place: &str, matches: &[LabelMatch], mistakes: &mut Vec<String>) {
@@ -167,6 +194,43 @@ fn check_amounts(place: &str, limit: &Limit, mistakes: &mut Vec<String>) {
     }
 }
 
+fn check_allowed(place: &str, limit: &Limit, allowed: &Allowed, mistakes: &mut Vec<String>) {
+    let Allowed::Amounts(amounts) = allowed else { return };
+    if amounts.is_empty() {
+        mistakes.push(format!("{place}: an amount is needed, or unlimited"));
+    }
+    let mut units = BTreeSet::new();
+    for amount in amounts {
+        if !units.insert(amount.unit) {
+            mistakes.push(format!("{place}: {:?} has two amounts", amount.unit));
+        }
+        if !limit.amounts.iter().any(|known| known.unit == amount.unit) {
+            mistakes.push(format!("{place}: the limit has no amount of {:?}", amount.unit));
+        }
+        if amount.amount > Policy::AMOUNT_MAX {
+            mistakes.push(format!("{place}: an amount is at most 2^53 (got {})", amount.amount));
+        }
+    }
+}
+
+fn check_calendar(place: &str, unit: CalendarUnit, mistakes: &mut Vec<String>) {
+    let mut within = |what: &str, got: i8, most: i8| {
+        if !(1..=most).contains(&got) {
+            mistakes.push(format!("{place}: {what} must be 1 to {most} (got {got})"));
+        }
+    };
+    match unit {
+        CalendarUnit::Hour | CalendarUnit::Day => {}
+        CalendarUnit::Week { starts_on } => within("week_starts_on", starts_on, 7),
+        CalendarUnit::Month { starts_on } => within("month_starts_on", starts_on, 28),
+        CalendarUnit::Quarter { starts_in, starts_on }
+        | CalendarUnit::Year { starts_in, starts_on } => {
+            within("year_starts_in", starts_in, 12);
+            within("month_starts_on", starts_on, 28);
+        }
+    }
+}
+
 fn check_window(place: &str, window: &Window, mistakes: &mut Vec<String>) {
     match window {
         Window::Fixed(length) if !(Policy::FIXED_MIN..=Policy::FIXED_MAX).contains(length) => {
@@ -176,6 +240,7 @@ fn check_window(place: &str, window: &Window, mistakes: &mut Vec<String>) {
         Window::Total { from: Some(from), until: Some(until) } if from >= until => {
             mistakes.push(format!("{place}: `until` must be later than `from`"));
         }
+        Window::Calendar(unit, _) => check_calendar(place, *unit, mistakes),
         _ => {}
     }
 }

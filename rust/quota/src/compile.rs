@@ -4,7 +4,8 @@ use hashbrown::HashMap;
 
 use crate::labels::Labels;
 use crate::mapping::NONE;
-use crate::policy::{Fallback, LabelMatch, LabelRule, Limit, Policy, Window};
+use crate::overrides::Overrides;
+use crate::policy::{Amount, Fallback, LabelMatch, LabelRule, Limit, Policy, Unit, Window};
 
 /// A policy that has no mistakes, with all that decisions would otherwise compute again and again.
 #[derive(Debug, Clone)]
@@ -32,11 +33,12 @@ pub(crate) struct Ready {
     matches: Vec<(usize, Pattern)>,
     except: Vec<(usize, Pattern)>,
     scope: Vec<usize>,
+    overrides: Option<Box<Overrides>>,
 }
 
 /// Values that match a label.
 #[derive(Debug, Clone)]
-struct Pattern {
+pub(crate) struct Pattern {
     /// Whole values, sorted.
     exact: Vec<Box<str>>,
     /// Beginnings.
@@ -44,7 +46,7 @@ struct Pattern {
 }
 
 impl Pattern {
-    fn new(values: &[Box<str>]) -> Self {
+    pub(crate) fn new(values: &[Box<str>]) -> Self {
         let mut exact = Vec::new();
         let mut prefixes = Vec::new();
         for value in values {
@@ -57,7 +59,12 @@ impl Pattern {
         Self { exact, prefixes }
     }
 
-    fn holds(&self, value: &str) -> bool {
+    /// The values, if all of them are whole.
+    pub(crate) fn whole(&self) -> Option<&[Box<str>]> {
+        self.prefixes.is_empty().then_some(&*self.exact)
+    }
+
+    pub(crate) fn holds(&self, value: &str) -> bool {
         self.exact.binary_search_by(|known| (**known).cmp(value)).is_ok()
             || self.prefixes.iter().any(|prefix| value.starts_with(&**prefix))
     }
@@ -159,6 +166,20 @@ impl Compiled {
         self.policy.limits.get(*self.by_identity.get(&identity)?)
     }
 
+    /// What a scope value of the limit of an identity may have of a unit.
+    pub(crate) fn amount_of(
+        &self,
+        identity: u64,
+        unit: Unit,
+        scope: &[(Box<str>, Box<str>)],
+    ) -> Option<(&Limit, u64)> {
+        let index = *self.by_identity.get(&identity)?;
+        let limit = self.policy.limits.get(index)?;
+        let amount = *limit.amounts.iter().find(|amount| amount.unit == unit)?;
+        let value = |place: usize| scope.get(place).map_or("", |(_, value)| value);
+        Some((limit, self.limits.get(index)?.amount_for(amount, value).amount))
+    }
+
     pub(crate) fn limit(&self, ready: &Ready) -> Option<&Limit> {
         self.policy.limits.get(ready.index)
     }
@@ -240,7 +261,19 @@ impl Ready {
             matches: patterns(&limit.matches),
             except: patterns(&limit.except),
             scope: limit.scope.iter().map(|key| slot(key)).collect(),
+            overrides: Overrides::of(limit),
         }
+    }
+}
+
+impl Ready {
+    /// What a scope value may have, by its values in the scope's order.
+    pub(crate) fn amount_for<'v>(
+        &self,
+        amount: Amount,
+        value: impl Fn(usize) -> &'v str,
+    ) -> Amount {
+        self.overrides.as_ref().map_or(amount, |overrides| overrides.amount(amount, value))
     }
 }
 

@@ -54,11 +54,7 @@ impl Encoding {
             }
             Window::Calendar(unit, zone) => {
                 self.number(3);
-                self.number(match unit {
-                    CalendarUnit::Hour => 1,
-                    CalendarUnit::Day => 2,
-                    CalendarUnit::Month => 3,
-                });
+                self.calendar(*unit);
                 self.zone(zone);
             }
             Window::Total { from, until } => {
@@ -66,6 +62,25 @@ impl Encoding {
                 self.instant(*from);
                 self.instant(*until);
             }
+        }
+    }
+
+    /// A month that starts on its first day is written as it was before months could start on another.
+    fn calendar(&mut self, unit: CalendarUnit) {
+        let (number, anchors) = match unit {
+            CalendarUnit::Hour => (1, [None, None]),
+            CalendarUnit::Day => (2, [None, None]),
+            CalendarUnit::Month { starts_on: 1 } => (3, [None, None]),
+            CalendarUnit::Month { starts_on } => (4, [None, Some(starts_on)]),
+            CalendarUnit::Week { starts_on } => (5, [None, Some(starts_on)]),
+            CalendarUnit::Quarter { starts_in, starts_on } => {
+                (6, [Some(starts_in), Some(starts_on)])
+            }
+            CalendarUnit::Year { starts_in, starts_on } => (7, [Some(starts_in), Some(starts_on)]),
+        };
+        self.number(number);
+        for anchor in anchors.into_iter().flatten() {
+            self.number(u64::from(anchor.unsigned_abs()));
         }
     }
 

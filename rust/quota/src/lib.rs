@@ -14,6 +14,7 @@ mod event;
 mod identity;
 mod labels;
 mod mapping;
+mod overrides;
 mod policy;
 mod record;
 mod release;
@@ -36,7 +37,8 @@ pub use counter::{Counter, CounterKey, Span};
 pub use event::{Activated, Effect, Event, Recorded, Reserved, Settled, Touched};
 pub use labels::Labels;
 pub use policy::{
-    Amount, CalendarUnit, Fallback, LabelMatch, LabelRule, Limit, Policy, Unit, Unsettled, Window,
+    Allowed, Amount, CalendarUnit, Fallback, LabelMatch, LabelRule, Limit, Override, Policy, Unit,
+    Unsettled, Window,
 };
 pub use request::{
     Advice, Advisory, Candidate, CommitAnswer, CommitRequest, Denial, Grant, Past, Reason,

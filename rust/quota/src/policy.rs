@@ -44,6 +44,12 @@ impl Policy {
     pub const SCOPE_LABELS_MAX: usize = 4;
     /// The largest amount of a limit.
     pub const AMOUNT_MAX: u64 = 1 << 53;
+    /// What stands for no amount at all, where a scope value is unlimited; more than any amount may be.
+    pub const UNLIMITED: u64 = u64::MAX;
+    /// What a standing says instead: the largest number that a double holds with all before it.
+    pub const UNLIMITED_STATED: u64 = (1 << 53) - 1;
+    /// The most overrides of a limit.
+    pub const OVERRIDES_MAX: usize = 10_000;
     /// The most rollup keys.
     pub const ROLLUPS_MAX: usize = 8;
     /// Labels every policy knows without declaring them.
@@ -120,6 +126,26 @@ pub struct Limit {
     pub window: Window,
     /// How much of what, each unit once.
     pub amounts: Vec<Amount>,
+    /// Other amounts for some scope values; for each unit the first that is for a value decides.
+    pub overrides: Vec<Override>,
+}
+
+/// Another amount for some values of a limit's scope.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Override {
+    /// Whom it is for: keys of the scope, every one must match.
+    pub matches: Vec<LabelMatch>,
+    /// What they may have.
+    pub allowed: Allowed,
+}
+
+/// What an override allows.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum Allowed {
+    /// So much; units that are not named keep the limit's amount.
+    Amounts(Vec<Amount>),
+    /// Anything: it is counted and never refused.
+    Unlimited,
 }
 
 /// A label and the values that match it.
@@ -167,6 +193,28 @@ pub enum CalendarUnit {
     Hour,
     /// Days, of 23 and 25 hours too.
     Day,
+    /// Weeks.
+    Week {
+        /// The day they start on, 1 (Monday) to 7 (Sunday).
+        starts_on: i8,
+    },
     /// Months.
-    Month,
+    Month {
+        /// The day they start on, 1 to 28.
+        starts_on: i8,
+    },
+    /// Three months each.
+    Quarter {
+        /// The month the first of a year starts in, 1 to 12.
+        starts_in: i8,
+        /// The day of the month they start on, 1 to 28.
+        starts_on: i8,
+    },
+    /// Twelve months each.
+    Year {
+        /// The month they start in, 1 to 12.
+        starts_in: i8,
+        /// The day of the month they start on, 1 to 28.
+        starts_on: i8,
+    },
 }

@@ -96,6 +96,8 @@ pub struct Standing {
     pub scope: Box<[(Box<str>, Box<str>)]>,
     /// The amount in force.
     pub amount: u64,
+    /// The scope value is exempt: nothing is refused, and the amount is [`crate::Policy::UNLIMITED_STATED`].
+    pub unlimited: bool,
     /// Used for certain.
     pub committed: u64,
     /// Set aside.
@@ -113,6 +115,9 @@ pub struct Standing {
 impl Standing {
     /// What may still be taken.
     pub fn remaining(&self) -> u64 {
+        if self.unlimited {
+            return self.amount;
+        }
         self.amount.saturating_sub(self.committed).saturating_sub(self.reserved)
     }
 }

@@ -149,7 +149,8 @@ impl Rules<'_> {
         };
         let counting = seats.iter().filter(|seat| seat.counts());
         let parts = counting.map(|seat| (seat, Parts::of_seat(seat, after(seat))));
-        let (seat, parts) = parts.min_by(|(_, a), (_, b)| a.by_share_left(b))?;
+        let bounded = parts.filter(|(_, parts)| !parts.is_unlimited());
+        let (seat, parts) = bounded.min_by(|(_, a), (_, b)| a.by_share_left(b))?;
         Some(self.standing_of(&parts, self.scope_owned(seat, values)))
     }
 

@@ -78,12 +78,15 @@ impl<'a> Rules<'a> {
             if limits > Policy::LIMITS_PER_REQUEST_MAX {
                 continue;
             }
+            let scope = policy.scope(ready, values);
+            let value = |place: usize| scope.pairs().get(place).map_or("", |(_, value)| *value);
             for amount in &limit.amounts {
+                let amount = ready.amount_for(*amount, value);
                 let counted = limit.window.counts().then(|| {
                     self.state.counter_at(KeyRef {
                         identity: ready.identity,
                         unit: amount.unit,
-                        scope: policy.scope(ready, values).pairs(),
+                        scope: scope.pairs(),
                         span,
                         limit: &limit.name,
                     })
@@ -92,7 +95,7 @@ impl<'a> Rules<'a> {
                     Some((key, counter)) => (Some(key), counter),
                     None => (None, Counter::default()),
                 };
-                seats.push(Seat { limit, ready, amount: *amount, span, counter, live });
+                seats.push(Seat { limit, ready, amount, span, counter, live });
             }
         }
         if limits > Policy::LIMITS_PER_REQUEST_MAX {

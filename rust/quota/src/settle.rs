@@ -303,7 +303,8 @@ impl Rules<'_> {
         };
         let current = counters.filter(|key| !key.span.ended(self.now));
         let parts = current.filter_map(|key| Some((key, self.parts_of(key, after(key))?)));
-        let (key, parts) = parts.min_by(|(_, a), (_, b)| a.by_share_left(b))?;
+        let bounded = parts.filter(|(_, parts)| !parts.is_unlimited());
+        let (key, parts) = bounded.min_by(|(_, a), (_, b)| a.by_share_left(b))?;
         Some(self.standing_of(&parts, key.scope.clone()))
     }
 }

@@ -17,8 +17,7 @@ impl Rules<'_> {
 
     /// What the standing of a counter is made of; none if its limit is no longer in force.
     pub(crate) fn parts_of(&self, key: &CounterKey, counter: Counter) -> Option<Parts<'_>> {
-        let limit = self.policy.limit_of(key.identity)?;
-        let amount = limit.amounts.iter().find(|amount| amount.unit == key.unit)?.amount;
+        let (limit, amount) = self.policy.amount_of(key.identity, key.unit, &key.scope)?;
         let (identity, unit, span) = (key.identity, key.unit, key.span);
         Some(Parts { limit, identity, unit, amount, span, counter })
     }
@@ -32,7 +31,8 @@ impl Rules<'_> {
             limit: parts.limit.name.clone(),
             unit: parts.unit,
             scope,
-            amount: parts.amount,
+            amount: if parts.is_unlimited() { Policy::UNLIMITED_STATED } else { parts.amount },
+            unlimited: parts.is_unlimited(),
             committed: parts.counter.committed,
             reserved: parts.counter.reserved,
             window_start: parts.span.start,
@@ -44,7 +44,7 @@ impl Rules<'_> {
 
     /// How long until nothing remains at the window's rate so far; none if that is not within the window.
     fn exhausted_in(&self, parts: &Parts<'_>) -> Option<Milliseconds> {
-        if matches!(parts.limit.window, Window::Open | Window::Request) {
+        if matches!(parts.limit.window, Window::Open | Window::Request) || parts.is_unlimited() {
             return None;
         }
         let taken = parts.counter.taken();
@@ -103,6 +103,11 @@ impl<'a> Parts<'a> {
             span: seat.span,
             counter,
         }
+    }
+
+    /// Whether an override exempts the scope value.
+    pub(crate) fn is_unlimited(&self) -> bool {
+        self.amount == Policy::UNLIMITED
     }
 
     /// Compares by the share of the amount that is left, the least first.

@@ -1,5 +1,6 @@
 //! Windows: which span of time holds an instant.
 
+use jiff::ToSpan as _;
 use jiff::civil::Date;
 use jiff::tz::{AmbiguousOffset, TimeZone};
 
@@ -21,12 +22,19 @@ impl Window {
             Self::Calendar(CalendarUnit::Day, zone) => {
                 dates(zone, at, Some, |date| date.tomorrow().ok())
             }
-            Self::Calendar(CalendarUnit::Month, zone) => dates(
-                zone,
-                at,
-                |date| Some(date.first_of_month()),
-                |first| first.last_of_month().tomorrow().ok(),
-            ),
+            Self::Calendar(CalendarUnit::Week { starts_on }, zone) => {
+                let first = |date| first_of_week(date, *starts_on);
+                dates(zone, at, first, |first| first.checked_add(7.days()).ok())
+            }
+            Self::Calendar(CalendarUnit::Month { starts_on }, zone) => {
+                months(zone, at, 1, (1, *starts_on))
+            }
+            Self::Calendar(CalendarUnit::Quarter { starts_in, starts_on }, zone) => {
+                months(zone, at, 3, (*starts_in, *starts_on))
+            }
+            Self::Calendar(CalendarUnit::Year { starts_in, starts_on }, zone) => {
+                months(zone, at, 12, (*starts_in, *starts_on))
+            }
             Self::Total { from, until } => {
                 let span = Span { start: *from, end: *until };
                 span.holds(at).then_some(span)
@@ -72,6 +80,30 @@ fn hour(zone: &TimeZone, at: Timestamp) -> Option<Span> {
 fn before(zone: &TimeZone, instant: jiff::Timestamp) -> jiff::tz::Offset {
     let just_before = jiff::Timestamp::from_millisecond(instant.as_millisecond() - 1);
     zone.to_offset(just_before.unwrap_or(instant))
+}
+
+/// The last date up to this one on which a week starts.
+fn first_of_week(date: Date, starts_on: i8) -> Option<Date> {
+    let into = (date.weekday().to_monday_one_offset() - starts_on).rem_euclid(7);
+    date.checked_sub(into.days()).ok()
+}
+
+/// The span of so many months that holds an instant; they are counted from a month and start on a day.
+fn months(
+    zone: &TimeZone,
+    at: Timestamp,
+    length: i32,
+    (starts_in, starts_on): (i8, i8),
+) -> Option<Span> {
+    let first = |date: Date| {
+        let begun = if date.day() < starts_on { 1 } else { 0 };
+        let month = i32::from(date.year()) * 12 + i32::from(date.month()) - 1 - begun;
+        let start = month - (month - (i32::from(starts_in) - 1)).rem_euclid(length);
+        let year = i16::try_from(start.div_euclid(12)).ok()?;
+        Date::new(year, i8::try_from(start.rem_euclid(12) + 1).ok()?, starts_on).ok()
+    };
+    // Days up to the 28th are in every month, so this never lands on another day.
+    dates(zone, at, first, |first| first.checked_add(length.months()).ok())
 }
 
 /// The span between the first instants of two dates: of the one that `first` makes of the date the clock

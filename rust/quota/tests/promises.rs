@@ -23,7 +23,7 @@ fn tokens(amount: u64) -> Vec<Amount> {
 
 fn limit(name: &str, window: Window, amounts: Vec<Amount>) -> Limit {
     let (matches, except, scope) = (Vec::new(), Vec::new(), Vec::new());
-    Limit { name: name.into(), matches, except, scope, window, amounts }
+    Limit { name: name.into(), matches, except, scope, window, amounts, overrides: Vec::new() }
 }
 
 fn minute(name: &str, amount: u64) -> Limit {

@@ -7,9 +7,9 @@ mod oracle;
 use std::sync::Arc;
 
 use bursar_quota::{
-    Amount, Basis, Bounds, CalendarUnit, Candidate, CommitRequest, Counted, LabelMatch, Labels,
-    Limit, Line, Meter, Method, Milliseconds, Outcome, Policy, RecordRequest, Refusal,
-    ReleaseRequest, ReserveAnswer, ReserveRequest, Timestamp, Unit, Unsettled, Window,
+    Allowed, Amount, Basis, Bounds, CalendarUnit, Candidate, CommitRequest, Counted, LabelMatch,
+    Labels, Limit, Line, Meter, Method, Milliseconds, Outcome, Override, Policy, RecordRequest,
+    Refusal, ReleaseRequest, ReserveAnswer, ReserveRequest, Timestamp, Unit, Unsettled, Window,
 };
 use jiff::tz::TimeZone;
 use memory::Memory;
@@ -100,7 +100,12 @@ fn spans(begins: i64, long: bool) -> impl Strategy<Value = Span> {
         1 => Just(Span::Open),
         calendar => zone().prop_map(Span::Hour),
         calendar => zone().prop_map(Span::Day),
-        calendar => zone().prop_map(Span::Month),
+        calendar => (zone(), 1..=7i8).prop_map(|(zone, day)| Span::Week(zone, day)),
+        calendar => (zone(), prop_oneof![Just(1), Just(3), Just(12)], 1..=12i8, 1..=28i8).prop_map(
+            |(zone, length, from, on)| {
+                Span::Months(zone, length, (if length == 1 { 1 } else { from }, on))
+            }
+        ),
     ]
 }
 
@@ -112,7 +117,12 @@ fn rule(begins: i64, long: bool) -> impl Strategy<Value = Rule> {
         proptest::option::weighted(0.2, 0..3usize),
     );
     let amounts = (20..150u64, proptest::option::of(1..6u64));
-    (whom, spans(begins, long), amounts).prop_map(|(whom, span, (tokens, requests))| {
+    let instead = (0..TENANTS.len(), proptest::option::weighted(0.7, 0..300u64));
+    let instead = proptest::option::weighted(0.5, instead);
+    let drawn = (whom, spans(begins, long), amounts, instead);
+    drawn.prop_map(|(whom, span, (tokens, requests), instead)| {
+        // What counts no tokens has no other amount of them.
+        let instead = instead.filter(|(_, tokens)| tokens.is_none() || !matches!(span, Span::Open));
         let amounts = match (&span, requests) {
             (Span::Open, requests) => vec![(What::Open, requests.unwrap_or(2))],
             (_, None) => vec![(What::Tokens, tokens)],
@@ -126,6 +136,7 @@ fn rule(begins: i64, long: bool) -> impl Strategy<Value = Rule> {
             not_model: whom.3.map(|at| MODELS[at].to_owned()),
             span,
             amounts,
+            instead: instead.map(|(at, tokens)| (TENANTS[at].to_owned(), tokens)),
         }
     })
 }
@@ -161,7 +172,18 @@ fn limit(rule: &Rule) -> Limit {
             Span::Seconds(seconds) => Window::Fixed(Milliseconds(seconds.unsigned_abs() * 1000)),
             Span::Hour(zone) => Window::Calendar(CalendarUnit::Hour, zone.clone()),
             Span::Day(zone) => Window::Calendar(CalendarUnit::Day, zone.clone()),
-            Span::Month(zone) => Window::Calendar(CalendarUnit::Month, zone.clone()),
+            Span::Week(zone, starts_on) => {
+                Window::Calendar(CalendarUnit::Week { starts_on: *starts_on }, zone.clone())
+            }
+            Span::Months(zone, length, (starts_in, starts_on)) => {
+                let (starts_in, starts_on) = (*starts_in, *starts_on);
+                let unit = match length {
+                    1 => CalendarUnit::Month { starts_on },
+                    3 => CalendarUnit::Quarter { starts_in, starts_on },
+                    _ => CalendarUnit::Year { starts_in, starts_on },
+                };
+                Window::Calendar(unit, zone.clone())
+            }
             Span::Between(from, until) => {
                 Window::Total { from: Some(Timestamp(*from)), until: Some(Timestamp(*until)) }
             }
@@ -171,7 +193,14 @@ fn limit(rule: &Rule) -> Limit {
             .iter()
             .map(|(what, amount)| Amount { unit: unit(*what), amount: *amount })
             .collect(),
+        overrides: rule.instead.iter().filter(|_| rule.by_tenant).map(instead).collect(),
     }
+}
+
+fn instead((tenant, tokens): &(String, Option<u64>)) -> Override {
+    let matches = vec![LabelMatch { key: "tenant".into(), values: vec![tenant.as_str().into()] }];
+    let amounts = |amount: u64| Allowed::Amounts(vec![Amount { unit: Unit::Tokens, amount }]);
+    Override { matches, allowed: tokens.map_or(Allowed::Unlimited, amounts) }
 }
 
 fn policy(rules: &[Rule], unsettled: oracle::Unsettled) -> Policy {
@@ -350,7 +379,8 @@ fn check_within(oracle: &Oracle, ask: &Ask, model: &str, output: u64) {
         for (what, amount) in rule.amounts.iter().filter(|_| concerns && within) {
             let (committed, reserved) = oracle.taken(rule, *what, (&ask.tenant, model), oracle.now);
             let added = *what != What::Tokens || holds > 0;
-            assert!(!added || committed + reserved <= *amount, "{rule:?}");
+            let Some(amount) = rule.amount(*what, *amount, &ask.tenant) else { continue };
+            assert!(!added || committed + reserved <= amount, "{rule:?}");
         }
     }
 }

@@ -45,7 +45,16 @@ fn span_of(unit: CalendarUnit, name: &str, at: &str) -> (Timestamp, Timestamp) {
 }
 
 fn units() -> impl Strategy<Value = CalendarUnit> {
-    prop_oneof![Just(CalendarUnit::Hour), Just(CalendarUnit::Day), Just(CalendarUnit::Month)]
+    prop_oneof![
+        Just(CalendarUnit::Hour),
+        Just(CalendarUnit::Day),
+        (1..=7i8).prop_map(|starts_on| CalendarUnit::Week { starts_on }),
+        (1..=28i8).prop_map(|starts_on| CalendarUnit::Month { starts_on }),
+        (1..=12i8, 1..=28i8)
+            .prop_map(|(starts_in, starts_on)| CalendarUnit::Quarter { starts_in, starts_on }),
+        (1..=12i8, 1..=28i8)
+            .prop_map(|(starts_in, starts_on)| CalendarUnit::Year { starts_in, starts_on }),
+    ]
 }
 
 /// An instant from 1900 to 2100, mostly close to where the zone's clocks change.
@@ -149,7 +158,8 @@ fn a_date_the_clock_shows_again_is_over_once_the_next_began() {
 
 #[test]
 fn months_begin_in_their_zone() {
-    let (start, end) = span_of(CalendarUnit::Month, "Asia/Kolkata", "2026-01-31T18:30:00Z");
+    let (start, end) =
+        span_of(CalendarUnit::Month { starts_on: 1 }, "Asia/Kolkata", "2026-01-31T18:30:00Z");
     assert_eq!((start, end), (instant("2026-01-31T18:30:00Z"), instant("2026-02-28T18:30:00Z")));
 }
 
@@ -171,4 +181,27 @@ fn an_instant_no_calendar_reaches_is_in_no_calendar_window() {
     assert_eq!(window.span(Timestamp(i64::MIN)), None);
     assert_eq!(window.span(Timestamp(i64::MAX)), None);
     assert_eq!(Window::Fixed(Milliseconds(60_000)).span(Timestamp(i64::MAX)), None);
+}
+
+#[test]
+fn a_week_starts_on_its_day_whatever_the_clocks_do() {
+    // New York's clocks go forward on Sunday the 8th of March 2026.
+    let week = |starts_on, at| span_of(CalendarUnit::Week { starts_on }, "America/New_York", at);
+    let (start, end) = week(7, "2026-03-08T12:00:00Z");
+    assert_eq!((start, end), (instant("2026-03-08T05:00:00Z"), instant("2026-03-15T04:00:00Z")));
+    let (start, end) = week(1, "2026-03-08T12:00:00Z");
+    assert_eq!((start, end), (instant("2026-03-02T05:00:00Z"), instant("2026-03-09T04:00:00Z")));
+}
+
+#[test]
+fn quarters_and_years_are_counted_from_the_month_the_year_starts_in() {
+    let quarter = CalendarUnit::Quarter { starts_in: 2, starts_on: 1 };
+    let (start, end) = span_of(quarter, "UTC", "2026-01-31T23:00:00Z");
+    assert_eq!((start, end), (instant("2025-11-01T00:00:00Z"), instant("2026-02-01T00:00:00Z")));
+    let year = CalendarUnit::Year { starts_in: 4, starts_on: 6 };
+    let (start, end) = span_of(year, "Europe/London", "2026-04-05T22:59:59Z");
+    assert_eq!((start, end), (instant("2025-04-05T23:00:00Z"), instant("2026-04-05T23:00:00Z")));
+    let month = CalendarUnit::Month { starts_on: 15 };
+    let (start, end) = span_of(month, "UTC", "2026-03-14T12:00:00Z");
+    assert_eq!((start, end), (instant("2026-02-15T00:00:00Z"), instant("2026-03-15T00:00:00Z")));
 }

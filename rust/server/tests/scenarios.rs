@@ -8,7 +8,8 @@ mod scenarios;
 
 use bursar_proto::v1;
 use bursar_quota::{
-    Bounds, CalendarUnit, Fallback, LabelMatch, Line, Policy, Timestamp, Unit, Window,
+    Allowed, Bounds, CalendarUnit, Fallback, LabelMatch, Line, Override, Policy, Timestamp, Unit,
+    Window,
 };
 use bursar_server::{Running, Server};
 use scenarios::driver::Reply;
@@ -302,6 +303,13 @@ fn limit_message(limit: &bursar_quota::Limit) -> v1::Limit {
         unit: i32::from(amount.unit as u8),
         amount: amount.amount,
     };
+    let other = |entry: &Override| {
+        let (amounts, unlimited) = match &entry.allowed {
+            Allowed::Unlimited => (Vec::new(), true),
+            Allowed::Amounts(amounts) => (amounts.iter().map(amount).collect(), false),
+        };
+        v1::Override { r#match: matches(&entry.matches), amounts, unlimited }
+    };
     v1::Limit {
         name: limit.name.to_string(),
         r#match: matches(&limit.matches),
@@ -309,7 +317,7 @@ fn limit_message(limit: &bursar_quota::Limit) -> v1::Limit {
         scope: limit.scope.iter().map(ToString::to_string).collect(),
         window: window(&limit.window),
         amounts: limit.amounts.iter().map(amount).collect(),
-        ..Default::default()
+        overrides: limit.overrides.iter().map(other).collect(),
     }
 }
 
@@ -328,22 +336,37 @@ fn zone(zone: &jiff::tz::TimeZone) -> String {
     zone.iana_name().unwrap().into()
 }
 
+fn calendar(unit: CalendarUnit) -> v1::CalendarWindow {
+    let (unit, week, month, year) = match unit {
+        CalendarUnit::Hour => (v1::CalendarUnit::Hour, 0, 0, 0),
+        CalendarUnit::Day => (v1::CalendarUnit::Day, 0, 0, 0),
+        CalendarUnit::Week { starts_on } => (v1::CalendarUnit::Week, starts_on, 0, 0),
+        CalendarUnit::Month { starts_on } => (v1::CalendarUnit::Month, 0, starts_on, 0),
+        CalendarUnit::Quarter { starts_in, starts_on } => {
+            (v1::CalendarUnit::Quarter, 0, starts_on, starts_in)
+        }
+        CalendarUnit::Year { starts_in, starts_on } => {
+            (v1::CalendarUnit::Year, 0, starts_on, starts_in)
+        }
+    };
+    v1::CalendarWindow {
+        unit: unit.into(),
+        week_starts_on: week.unsigned_abs().into(),
+        month_starts_on: month.unsigned_abs().into(),
+        year_starts_in: year.unsigned_abs().into(),
+        ..Default::default()
+    }
+}
+
 fn window(window: &Window) -> Option<v1::Window> {
     use v1::window::Kind;
     let kind = match window {
         Window::Open => return None,
         Window::Request => Kind::Request(v1::RequestWindow {}),
         Window::Fixed(length) => Kind::Fixed(v1::FixedWindow { length_ms: length.0 }),
-        Window::Calendar(unit, of) => Kind::Calendar(v1::CalendarWindow {
-            unit: match unit {
-                CalendarUnit::Hour => v1::CalendarUnit::Hour,
-                CalendarUnit::Day => v1::CalendarUnit::Day,
-                CalendarUnit::Month => v1::CalendarUnit::Month,
-            }
-            .into(),
-            time_zone: zone(of),
-            ..Default::default()
-        }),
+        Window::Calendar(unit, of) => {
+            Kind::Calendar(v1::CalendarWindow { time_zone: zone(of), ..calendar(*unit) })
+        }
         Window::Total { from, until } => Kind::Total(v1::TotalWindow {
             from_unix_ms: from.map(|at| at.0),
             until_unix_ms: until.map(|at| at.0),

@@ -15,7 +15,10 @@ pub enum Span {
     Seconds(i64),
     Hour(TimeZone),
     Day(TimeZone),
-    Month(TimeZone),
+    /// Weeks that start on a day, 1 being Monday.
+    Week(TimeZone, i8),
+    /// Spans of so many months, counted from a month, that start on a day.
+    Months(TimeZone, i32, (i8, i8)),
     Between(i64, i64),
 }
 
@@ -35,6 +38,8 @@ pub struct Rule {
     pub not_model: Option<String>,
     pub span: Span,
     pub amounts: Vec<(What, u64)>,
+    /// What one tenant may have instead: so many tokens, or anything at all.
+    pub instead: Option<(String, Option<u64>)>,
 }
 
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -138,6 +143,17 @@ impl Rule {
         }
     }
 
+    /// What a tenant may have.
+    pub fn amount(&self, what: What, amount: u64, tenant: &str) -> Option<u64> {
+        match &self.instead {
+            Some((other, None)) if self.by_tenant && other == tenant => None,
+            Some((other, tokens)) if self.by_tenant && other == tenant && what == What::Tokens => {
+                *tokens
+            }
+            _ => Some(amount),
+        }
+    }
+
     /// Whether two instants are in one window.
     fn together(&self, a: i64, b: i64) -> bool {
         match &self.span {
@@ -152,12 +168,23 @@ impl Rule {
                 hour(a) == hour(b)
             }
             Span::Day(zone) => local(zone, a).0.date() == local(zone, b).0.date(),
-            Span::Month(zone) => {
-                let month = |at| {
-                    let date = local(zone, at).0.date();
-                    (date.year(), date.month())
+            Span::Week(zone, starts_on) => {
+                let week = |at| {
+                    // The 5th of January 1970 was a Monday.
+                    let monday = jiff::civil::date(1970, 1, 4 + *starts_on);
+                    let since = local(zone, at).0.date().since(monday).unwrap();
+                    since.get_days().div_euclid(7)
                 };
-                month(a) == month(b)
+                week(a) == week(b)
+            }
+            Span::Months(zone, length, (starts_in, starts_on)) => {
+                let span = |at| {
+                    let date = local(zone, at).0.date();
+                    let whole = i32::from(date.year()) * 12 + i32::from(date.month());
+                    let begun = whole - i32::from(date.day() < *starts_on);
+                    (begun - i32::from(*starts_in)).div_euclid(*length)
+                };
+                span(a) == span(b)
             }
             Span::Between(..) => self.applies_at(a) && self.applies_at(b),
         }
@@ -201,7 +228,8 @@ impl Oracle {
                 let asked = if *what == What::Tokens { tokens } else { 1 };
                 let (committed, reserved) = self.taken(rule, *what, caller, at);
                 // What takes nothing is held up by nothing.
-                if asked > 0 && committed + reserved + asked > *amount {
+                let Some(amount) = rule.amount(*what, *amount, caller.0) else { continue };
+                if asked > 0 && committed + reserved + asked > amount {
                     refusing.push(rule.name.clone());
                 }
             }

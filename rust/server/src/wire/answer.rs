@@ -104,7 +104,7 @@ pub(crate) fn standing(standing: &Standing) -> v1::Standing {
         window_end_unix_ms: standing.window_end.map(|end| end.0),
         exhausted_in_ms: standing.exhausted_in.map(milliseconds),
         incomplete_since_unix_ms: standing.incomplete_since.map(|since| since.0),
-        unlimited: false,
+        unlimited: standing.unlimited,
     }
 }
 

@@ -4,8 +4,8 @@ use std::sync::Arc;
 
 use bursar_proto::v1;
 use bursar_quota::{
-    Amount, CalendarUnit, Compiled, Fallback, LabelMatch, LabelRule, Limit, Milliseconds, Policy,
-    Timestamp, Unit, Unsettled, Window,
+    Allowed, Amount, CalendarUnit, Compiled, Fallback, LabelMatch, LabelRule, Limit, Milliseconds,
+    Override, Policy, Timestamp, Unit, Unsettled, Window,
 };
 use jiff::tz::TimeZone;
 use prost::Message as _;
@@ -108,6 +108,10 @@ fn unsettled(number: i32, mistakes: &mut Vec<String>) -> Unsettled {
 
 fn limit(message: v1::Limit, policy_zone: &TimeZone, mistakes: &mut Vec<String>) -> Limit {
     let place = format!("limits.{}", message.name);
+    let overrides = message.overrides.into_iter().enumerate();
+    let overrides = overrides
+        .map(|(at, entry)| override_of(entry, &format!("{place}.overrides[{at}]"), mistakes))
+        .collect();
     Limit {
         window: window(message.window, &place, policy_zone, mistakes),
         amounts: message.amounts.iter().map(|each| amount(*each, &place, mistakes)).collect(),
@@ -115,7 +119,18 @@ fn limit(message: v1::Limit, policy_zone: &TimeZone, mistakes: &mut Vec<String>)
         matches: message.r#match.into_iter().map(label_match).collect(),
         except: message.except.into_iter().map(label_match).collect(),
         scope: message.scope.into_iter().map(Into::into).collect(),
+        overrides,
     }
+}
+
+fn override_of(message: v1::Override, place: &str, mistakes: &mut Vec<String>) -> Override {
+    let amounts: Vec<Amount> =
+        message.amounts.iter().map(|each| amount(*each, place, mistakes)).collect();
+    if message.unlimited && !amounts.is_empty() {
+        mistakes.push(format!("{place}: unlimited is never written beside amounts"));
+    }
+    let allowed = if message.unlimited { Allowed::Unlimited } else { Allowed::Amounts(amounts) };
+    Override { matches: message.r#match.into_iter().map(label_match).collect(), allowed }
 }
 
 fn label_match(message: v1::LabelMatch) -> LabelMatch {
@@ -162,7 +177,7 @@ fn window(
                 "" => policy_zone.clone(),
                 named => zone(named, &format!("{place}.window.time_zone"), mistakes),
             };
-            Window::Calendar(calendar_unit(calendar.unit, place, mistakes), zone)
+            Window::Calendar(calendar_unit(&calendar, place, mistakes), zone)
         }
         Some(Kind::Total(total)) => Window::Total {
             from: total.from_unix_ms.map(Timestamp),
@@ -171,16 +186,44 @@ fn window(
     }
 }
 
-fn calendar_unit(number: i32, place: &str, mistakes: &mut Vec<String>) -> CalendarUnit {
-    match v1::CalendarUnit::try_from(number) {
-        Ok(v1::CalendarUnit::Hour) => CalendarUnit::Hour,
-        Ok(v1::CalendarUnit::Day) => CalendarUnit::Day,
-        Ok(v1::CalendarUnit::Month) => CalendarUnit::Month,
-        Ok(_) | Err(_) => {
+fn calendar_unit(
+    message: &v1::CalendarWindow,
+    place: &str,
+    mistakes: &mut Vec<String>,
+) -> CalendarUnit {
+    let anchor = |number: u32| i8::try_from(number.max(1)).unwrap_or(i8::MAX);
+    let week = anchor(message.week_starts_on);
+    let (starts_in, starts_on) = (anchor(message.year_starts_in), anchor(message.month_starts_on));
+    let (unit, takes) = match v1::CalendarUnit::try_from(message.unit) {
+        Ok(v1::CalendarUnit::Hour) => (CalendarUnit::Hour, [false; 3]),
+        Ok(v1::CalendarUnit::Day) => (CalendarUnit::Day, [false; 3]),
+        Ok(v1::CalendarUnit::Week) => {
+            (CalendarUnit::Week { starts_on: week }, [true, false, false])
+        }
+        Ok(v1::CalendarUnit::Month) => (CalendarUnit::Month { starts_on }, [false, true, false]),
+        Ok(v1::CalendarUnit::Quarter) => {
+            (CalendarUnit::Quarter { starts_in, starts_on }, [false, true, true])
+        }
+        Ok(v1::CalendarUnit::Year) => {
+            (CalendarUnit::Year { starts_in, starts_on }, [false, true, true])
+        }
+        Ok(v1::CalendarUnit::Unspecified) | Err(_) => {
             mistakes.push(format!(
-                "{place}.window.calendar: got {number}; it must be hour, day or month"
+                "{place}.window.calendar: got {}; it must be hour, day, week, month, quarter or year",
+                message.unit
             ));
-            CalendarUnit::Hour
+            (CalendarUnit::Hour, [true; 3])
+        }
+    };
+    let anchors = [
+        ("week_starts_on", message.week_starts_on),
+        ("month_starts_on", message.month_starts_on),
+        ("year_starts_in", message.year_starts_in),
+    ];
+    for ((name, got), taken) in anchors.into_iter().zip(takes) {
+        if got != 0 && !taken {
+            mistakes.push(format!("{place}.window: {name} does not go with this calendar"));
         }
     }
+    unit
 }

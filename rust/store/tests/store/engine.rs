@@ -304,6 +304,7 @@ fn limit(name: &str, scope: &[&str], window: Window, amounts: &[(Unit, u64)]) ->
             .iter()
             .map(|(unit, amount)| Amount { unit: *unit, amount: *amount })
             .collect(),
+        overrides: Vec::new(),
     }
 }
 

@@ -15,6 +15,9 @@ from bursar.errors import SettingsError
 ADMIN_LISTEN = "127.0.0.1:7421"
 """Where the control plane answers if nothing else is said."""
 
+REQUIRED = "required"
+"""What is shown for the default of a setting that has none."""
+
 OFF = "off"
 """What turns a listener off."""
 
@@ -101,7 +104,7 @@ class Settings:
     """The settings of one sidecar, checked; make them with `settings_from`."""
 
     policy: str = _setting(
-        MISSING, environment="BURSAR_POLICY", read=str, shown="required",
+        MISSING, environment="BURSAR_POLICY", read=str, shown=REQUIRED,
         meaning="The policy file.",
     )  # fmt: skip
     data: str = _setting(
@@ -174,6 +177,11 @@ class Setting:
     shown: str
     meaning: str
     read: Callable[[str], object]
+
+    @property
+    def required(self) -> bool:
+        """Whether a sidecar cannot start without it."""
+        return self.shown == REQUIRED
 
 
 def all_settings() -> tuple[Setting, ...]:

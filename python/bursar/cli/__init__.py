@@ -13,6 +13,7 @@ _COMMANDS = {
     "init": "Write a first policy file.",
     "check": "Check a policy file and name every mistake in it.",
     "serve": "Run a sidecar.",
+    "settings": "List every setting of a sidecar.",
     "status": "Show what a running sidecar is and how it stands.",
     "limits": "Show where the limits of a running sidecar stand.",
     "usage": "Show who used how much.",

@@ -4,9 +4,11 @@ from __future__ import annotations
 
 import csv
 import io
-from collections.abc import Iterator
+from collections import Counter
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, field
 
+from bursar.errors import Mistake
 from bursar.policy import scalars
 from bursar.policy.sources import FILE_BYTES_MAX, FILES_MAX, Sources
 from bursar.policy.tree import Document, Path, Place, Tree
@@ -30,6 +32,21 @@ def unfold(document: Document, sources: Sources) -> None:
             path = ("limits", index, "overrides")
             overrides = _Overrides(document, sources, path, Shape.of(limit))
             limit["overrides"] = overrides.unfold(limit["overrides"])
+
+
+def bounded(path: str, found: Sequence[Mistake], *, noun: str) -> list[Mistake]:
+    """All that was found in the policy file at `path`, and the first of each file it names."""
+    told: list[Mistake] = []
+    count: Counter[str] = Counter()
+    for each in sorted(found):
+        count[each.path] += 1
+        if each.path == path or count[each.path] <= MISTAKES_MAX:
+            told.append(each)
+    for file, number in count.items():
+        if file != path and number > MISTAKES_MAX:
+            what = f"there are {number:,} {noun} in this file; the first {MISTAKES_MAX} are listed"
+            told.append(Mistake(file, 0, 0, what))
+    return told
 
 
 @dataclass(slots=True)

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import hashlib
-from collections import Counter
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -14,7 +13,7 @@ from pydantic_core import ErrorDetails
 
 from bursar.errors import Mistake, PolicyError
 from bursar.policy import scalars, tree, types
-from bursar.policy.overrides import MISTAKES_MAX, unfold
+from bursar.policy.overrides import bounded, unfold
 from bursar.policy.relations import Clash, clashes
 from bursar.policy.sources import Reader, SourceFile, Sources, digest_of, read_file
 
@@ -100,7 +99,7 @@ def parse_source(source: bytes, *, path: str, read: Reader = read_file) -> Parse
         details = error.errors(include_url=False)
         mistakes += [_mistake_of_error(document, each) for each in details]
     if mistakes or policy is None:
-        raise PolicyError(_bounded(path, mistakes))
+        raise PolicyError(bounded(path, mistakes, noun="mistakes"))
     own = SourceFile(Path(path), hashlib.sha256(source).digest())
     sources = (own, *named.files())
     return ParsedPolicy(policy, digest_of(sources), source, path, sources, document)
@@ -117,21 +116,6 @@ def _text(source: bytes, path: str) -> str:
         got = f"the byte 0x{source[error.start]:02x}"
         what = "a policy file must be UTF-8"
         raise PolicyError([Mistake(path, line, 1, what, got, "save it as UTF-8")]) from None
-
-
-def _bounded(path: str, mistakes: list[Mistake]) -> list[Mistake]:
-    """All mistakes of the policy file, and the first of each file that it names."""
-    told: list[Mistake] = []
-    count: Counter[str] = Counter()
-    for each in sorted(mistakes):
-        count[each.path] += 1
-        if each.path == path or count[each.path] <= MISTAKES_MAX:
-            told.append(each)
-    for file, found in count.items():
-        if file != path and found > MISTAKES_MAX:
-            what = f"there are {found:,} mistakes in this file; the first {MISTAKES_MAX} are listed"
-            told.append(Mistake(file, 0, 0, what))
-    return told
 
 
 def _surroundings(root: tree.Tree) -> types.Surroundings:

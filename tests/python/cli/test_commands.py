@@ -12,6 +12,7 @@ from click.testing import CliRunner, Result
 
 from bursar.cli import main
 from bursar.cli.show import as_plain
+from bursar.config import all_settings
 from bursar.policy.parse import parse
 from bursar.v1 import admin_pb2, quota_pb2
 
@@ -46,7 +47,7 @@ def test_version_loads_nothing_heavy() -> None:
 def test_help_names_every_command_without_loading_one() -> None:
     shown = run("--help")
     assert shown.exit_code == 0
-    for name in ("demo", "init", "check", "serve", "status", "limits", "usage", "count"):
+    for name in ("demo", "init", "check", "serve", "settings", "limits", "usage", "count"):
         assert f"\n  {name} " in shown.stdout
 
 
@@ -102,6 +103,68 @@ def test_check_of_a_right_policy_answers_yes(tmp_path: Path) -> None:
     answer = run("check", str(path))
     assert (answer.exit_code, answer.stderr) == (0, "")
     assert "policy first is right: 4 limits" in answer.stdout
+
+
+ODD = "policy: p\nlabels:\n  colour: {values: [red]}\n"
+
+
+def test_check_warns_on_stderr_and_still_answers_yes(tmp_path: Path) -> None:
+    path = tmp_path / "policy.yaml"
+    path.write_text(ODD)
+    answer = run("check", str(path))
+    assert answer.exit_code == 0
+    assert answer.stderr == (
+        f"warning: {path}:3: the label `colour` is declared, and nothing uses it\n"
+        "  hint: name it in a limit or in `rollups`, or remove it\n1 warning\n"
+    )
+    assert answer.stdout.startswith(f"{path}: policy p is right: 0 limits, sha256 ")
+    plain = json.loads(run("check", str(path), "--json").stdout)
+    assert (plain["ok"], plain["mistakes"], plain["files"]) == (True, [], [str(path)])
+    assert [each["line"] for each in plain["warnings"]] == [3]
+
+
+def test_a_strict_check_takes_warnings_for_mistakes(tmp_path: Path) -> None:
+    path = tmp_path / "policy.yaml"
+    path.write_text(ODD)
+    answer = run("check", str(path), "--strict")
+    assert (answer.exit_code, answer.stderr) == (1, "1 mistake\n")
+    assert answer.stdout.startswith(f"{path}:3: the label `colour` is declared, and nothing uses")
+    plain = json.loads(run("check", str(path), "--strict", "--json").stdout)
+    assert (plain["ok"], len(plain["mistakes"]), plain["warnings"]) == (False, 1, [])
+
+
+def test_check_reads_the_files_that_a_policy_names(tmp_path: Path) -> None:
+    path = tmp_path / "policy.yaml"
+    path.write_text(
+        "policy: p\nlimits:\n  - name: minute\n    scope: [tenant]\n    window: {fixed: 1m}\n"
+        "    amount: {tokens: 5}\n    overrides: {file: credits.csv}\n"
+    )
+    credits_file = tmp_path / "credits.csv"
+    missing = run("check", str(path))
+    assert missing.stdout == (
+        f"{path}:7: the file `credits.csv` cannot be read: No such file or directory\n"
+        f"  hint: it is looked for at {credits_file}: names are relative to the policy file\n"
+    )
+    credits_file.write_text("tenant,tokens\nacme,1K\n")
+    wrong = run("check", str(path))
+    assert wrong.stdout.startswith(f"{credits_file}:2: `tokens` must be a whole number from 0")
+    credits_file.write_text("tenant,tokens\nacme,1k\n")
+    assert "is right: 1 limit and 1 file it names, sha256" in run("check", str(path)).stdout
+
+
+def test_settings_lists_every_setting_for_people_programs_and_documents() -> None:
+    wanted = [(each.option, each.environment) for each in all_settings()]
+    listed = json.loads(run("settings", "--json").stdout)["settings"]
+    assert [(each["option"], each["environment"]) for each in listed] == wanted
+    assert (listed[0]["required"], listed[0]["default"]) == (True, None)
+    shown = run("settings").stdout
+    lines = run("settings", "--markdown").stdout.splitlines()
+    assert lines[0] == "| option | environment | default | meaning |"
+    assert len(lines) == len(wanted) + 2
+    for (option, environment), line in zip(wanted, lines[2:], strict=True):
+        assert f"\n  {option} " in shown
+        assert line.startswith(f"| `{option}` | `{environment}` | ")
+    assert run("settings", "--markdown", "--json").exit_code == 2
 
 
 @pytest.mark.parametrize("command", ["status", "limits", "usage"])

@@ -3,7 +3,17 @@
 from os import PathLike
 from typing import TypedDict, final
 
-__all__ = ["Sidecar", "check_policy", "count_tokens", "scan_usage", "verify", "version"]
+__all__ = [
+    "Echo",
+    "Load",
+    "Sidecar",
+    "check_policy",
+    "count_tokens",
+    "scan_totals",
+    "scan_usage",
+    "verify",
+    "version",
+]
 
 class _Report(TypedDict):
     entries: int
@@ -11,6 +21,12 @@ class _Report(TypedDict):
     index_sequence: int | None
     usage_groups: int
     problems: list[str]
+
+class _Round(TypedDict):
+    count: int
+    elapsed_ns: int
+    p50_ns: int
+    p99_ns: int
 
 def version() -> str:
     """The version of the crate this extension was built from, as `major.minor.patch`."""
@@ -24,11 +40,58 @@ def count_tokens(*, request: bytes) -> bytes:
 def scan_usage(*, data_directory: str | PathLike[str]) -> bytes:
     """A `UsageBatch` of everything the ledger says, also while a sidecar writes it."""
 
+def scan_totals(*, data_directory: str | PathLike[str], id_prefix: str) -> dict[str, int]:
+    """What the reservations whose id begins so add up to in a ledger, also while it is written.
+
+    Under `granted`, `committed`, `released` and `expired` how many; with `tokens_` before the first
+    three how many tokens.
+    """
+
 def verify(*, data_directory: str | PathLike[str]) -> _Report:
     """Recomputes everything from the ledger's first entry and compares it with the index.
 
     Of a directory that no sidecar serves. `problems` says what differs, and is empty if all agrees.
     """
+
+@final
+class Echo:
+    """A bare server of Reserve, Commit and Release that decides nothing: the floor of measurements.
+
+    It serves on a thread of its own from when it is made until it is dropped.
+    """
+
+    def __new__(cls, *, socket: str | None, listen: str | None) -> Echo:
+        """Binds and serves; port 0 takes a free one. Raises a `CoreError` when that fails."""
+
+    def listen_address(self) -> str:
+        """The TCP address as bound, such as `127.0.0.1:7420`; empty if it listens on none."""
+
+@final
+class Load:
+    """Connections to one server, and closed loops of calls over them, driven by who calls."""
+
+    def __new__(cls, *, target: str, connections: int, in_flight: int, run: str) -> Load:
+        """Connects to `unix:PATH` or an address, with `in_flight` callers on each connection.
+
+        `run` begins the id of every reservation and must be new to the sidecar. Raises ValueError
+        for a wrong target or shape, a `CoreError` when nobody answers.
+        """
+
+    def round(self, *, commit: bool, power: bool, span_ms: int, count_max: int) -> _Round:
+        """Reserves, or reserves and commits, until `span_ms` has passed or `count_max` were done.
+
+        The Commit, or without one the Reserve, is at durability `power` or else `process`. Raises
+        `LoadDenied` when one is denied, a `CoreError` when one fails.
+        """
+
+    def release(self) -> None:
+        """Releases what rounds without a commit left open."""
+
+    def forget(self) -> None:
+        """Takes what rounds without a commit left open for nothing: the server keeps nothing."""
+
+    def tally(self) -> dict[str, int]:
+        """What the callers were told so far, summed, named as by `scan_totals`."""
 
 @final
 class Sidecar:

@@ -190,5 +190,9 @@ class LedgerCorrupt(CoreError):
     """What the ledger says was durable cannot be read; the message says where."""
 
 
+class LoadDenied(CoreError):
+    """A call that was to be measured was denied; the message has the denial's hint."""
+
+
 class Poisoned(CoreError):
     """A write or a sync failed: nothing more is answered until a restart."""

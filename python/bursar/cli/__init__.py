@@ -18,6 +18,7 @@ _COMMANDS = {
     "limits": "Show where the limits of a running sidecar stand.",
     "usage": "Show who used how much.",
     "count": "Count the tokens of a text for a model.",
+    "bench": "Measure a sidecar beside a bare echo, and audit what it counted.",
 }
 
 

@@ -1,4 +1,4 @@
-"""The demo's sidecar: a process of its own, started, killed and asked like any other."""
+"""The demo's sidecar, or a bench's: a process of its own, started and asked like any other."""
 
 from __future__ import annotations
 
@@ -25,9 +25,13 @@ _USAGE_PAGE = 10_000
 class DemoSidecar:
     """A `bursar serve` on a policy, with its data and socket in one directory."""
 
-    def __init__(self, directory: Path, policy: Path) -> None:
-        self.data_directory = directory / "data"
+    def __init__(
+        self, directory: Path, policy: Path, *, data: Path | None = None, listen: str = "off"
+    ) -> None:
+        """Takes the directory of its socket and log, and of its data unless `data` is another."""
+        self.data_directory = data or directory / "data"
         self.socket = directory / "bursar.sock"
+        self.listen = listen
         self._log = directory / "log"
         self._policy = policy
         self._process: subprocess.Popen[str] | None = None
@@ -41,7 +45,7 @@ class DemoSidecar:
             "policy": self._policy,
             "data": self.data_directory,
             "socket": self.socket,
-            "listen": "off",
+            "listen": self.listen,
             "admin-listen": "127.0.0.1:0",
             "http-listen": "127.0.0.1:0",
             "drain-interval": "200ms",
@@ -55,7 +59,8 @@ class DemoSidecar:
         line = self._process.stdout.readline() if self._process.stdout else ""
         if not line:
             raise RuntimeError(f"the sidecar did not start; its log:\n{self._log.read_text()}")
-        self._admin = json.loads(line)["admin_listen"]
+        ready = json.loads(line)
+        self._admin, self.listen = ready["admin_listen"], ready["listen"] or self.listen
         return time.monotonic() - began_s
 
     @property

@@ -1,5 +1,6 @@
 //! The one way in and out: it leaves the interpreter, words errors as exceptions, and refuses a forked child.
 
+use bursar_load::LoadError;
 use bursar_server::{AskError, StartError};
 use bursar_store::{IndexError, OpenError, ReadError};
 use pyo3::exceptions::{PyRuntimeError, PyValueError};
@@ -56,7 +57,7 @@ impl Home {
             return Ok(());
         }
         Err(PyRuntimeError::new_err(format!(
-            "this sidecar was started in process {} and its threads do not live in a forked child \
+            "this was started in process {} and its threads do not live in a forked child \
              (process {}); start one after the fork",
             self.0,
             std::process::id()
@@ -76,6 +77,16 @@ impl From<AskError> for Wrong {
                 Self::Question(error.to_string())
             }
             AskError::Stopped | AskError::Failed(_) => Self::core(error),
+        }
+    }
+}
+
+impl From<LoadError> for Wrong {
+    fn from(error: LoadError) -> Self {
+        match error {
+            LoadError::Wrong(why) => Self::Question(why),
+            LoadError::Denied(_) => Self::Named("LoadDenied", error.to_string()),
+            other => Self::core(other),
         }
     }
 }

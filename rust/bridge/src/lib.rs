@@ -1,6 +1,7 @@
 //! What Python sees of Rust: the extension module `bursar._core`.
 
 mod door;
+mod load;
 mod sidecar;
 
 /// The extension module; typed for Python in `python/bursar/_core.pyi`.
@@ -15,6 +16,8 @@ mod _core {
     use pyo3::types::PyBytes;
 
     use crate::door::through;
+    #[pymodule_export]
+    use crate::load::{Echo, Load};
     #[pymodule_export]
     use crate::sidecar::Sidecar;
     use crate::sidecar::decoded;
@@ -51,6 +54,26 @@ mod _core {
             Ok(bursar_store::scan_usage(&data_directory)?.to_message().encode_to_vec())
         })?;
         Ok(PyBytes::new(py, &bytes))
+    }
+
+    /// What the reservations whose id begins so add up to in the ledger, also while a sidecar writes it.
+    #[pyfunction]
+    #[pyo3(signature = (*, data_directory, id_prefix))]
+    fn scan_totals(
+        py: Python<'_>,
+        data_directory: PathBuf,
+        id_prefix: &str,
+    ) -> PyResult<BTreeMap<&'static str, u64>> {
+        let totals = through(py, || Ok(bursar_store::scan_totals(&data_directory, id_prefix)?))?;
+        Ok(BTreeMap::from([
+            ("granted", totals.granted),
+            ("tokens_granted", totals.tokens_granted),
+            ("committed", totals.committed),
+            ("tokens_committed", totals.tokens_committed),
+            ("released", totals.released),
+            ("tokens_released", totals.tokens_released),
+            ("expired", totals.expired),
+        ]))
     }
 
     /// Recomputes everything from the ledger's first entry and compares it with the index.

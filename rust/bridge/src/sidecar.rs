@@ -199,7 +199,7 @@ pub(crate) fn decoded<M: Message + Default>(bytes: &[u8]) -> Result<M, Wrong> {
         .map_err(|error| Wrong::Question(format!("request: not the message expected: {error}")))
 }
 
-fn address(text: &str) -> Result<std::net::SocketAddr, Wrong> {
+pub(crate) fn address(text: &str) -> Result<std::net::SocketAddr, Wrong> {
     text.parse().map_err(|_| {
         Wrong::Question(format!(
             "listen: an address is an IP and a port, as 127.0.0.1:7420 (got {text:?})"

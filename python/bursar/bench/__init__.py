@@ -1,0 +1,1 @@
+"""What `bursar bench` runs: a sidecar beside a bare echo, the load on both, and the audit."""

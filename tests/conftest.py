@@ -82,6 +82,12 @@ class HandSidecar:
         self.core.stop(grace_ms=5_000)
 
 
+@pytest.fixture(autouse=True)
+def _spool_of_its_own(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Keeps what a client has yet to send out of the home of whoever runs the tests."""
+    monkeypatch.setenv("BURSAR_SPOOL", str(tmp_path / "spool"))
+
+
 @pytest.fixture
 def start_sidecar() -> Iterator[Callable[[str], HandSidecar]]:
     """Starts sidecars on the text of a policy file; they stop when the test ends."""

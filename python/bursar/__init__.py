@@ -5,6 +5,7 @@ from __future__ import annotations
 from typing import TYPE_CHECKING
 
 if TYPE_CHECKING:
+    from bursar.aio import AsyncClient
     from bursar.client import Client
     from bursar.context import labels
     from bursar.errors import (
@@ -18,12 +19,15 @@ if TYPE_CHECKING:
         Undecided,
         UnknownReservation,
     )
+    from bursar.outbox import Stats
     from bursar.providers import Line, Usage
-    from bursar.reservation import Reservation
+    from bursar.reservation import AsyncReservation, Reservation
 
     __version__: str
 
 __all__ = [
+    "AsyncClient",
+    "AsyncReservation",
     "BursarError",
     "Client",
     "Conflict",
@@ -34,6 +38,7 @@ __all__ = [
     "NotOpen",
     "NotSettled",
     "Reservation",
+    "Stats",
     "Undecided",
     "UnknownReservation",
     "Usage",
@@ -42,8 +47,11 @@ __all__ = [
 ]
 
 _HOMES = {
+    "AsyncClient": "bursar.aio",
+    "AsyncReservation": "bursar.reservation",
     "Client": "bursar.client",
     "Reservation": "bursar.reservation",
+    "Stats": "bursar.outbox",
     "labels": "bursar.context",
     "Line": "bursar.providers",
     "Usage": "bursar.providers",

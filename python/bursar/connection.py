@@ -2,27 +2,21 @@
 
 from __future__ import annotations
 
+import asyncio
 import os
-import random
+import threading
 import time
-from datetime import timedelta
-from typing import TypeVar, cast
+from typing import cast
 
 import grpc
-from google.protobuf.message import Message
+import grpc.aio
 from google.rpc import error_details_pb2, status_pb2  # type: ignore[import-untyped] # no stubs
 
-from bursar.errors import BursarError, InvalidRequest, Undecided, from_status
+from bursar.errors import BursarError, InvalidRequest, Unanswered, Undecided, from_status
+from bursar.steps import Disk, Pause, Step
 from bursar.v1 import quota_pb2_grpc
 
-_Request = TypeVar("_Request", bound=Message)
-_Response = TypeVar("_Response", bound=Message)
-
-SETTLE_TIMEOUT_DEFAULT = timedelta(seconds=5)
-
-# One attempt of a settlement: long enough for a slow disk's sync, short enough to try again.
-SETTLE_ATTEMPT_S = 2.0
-_SETTLE_BACKOFF_S = (0.05, 1.0)  # the first, doubled each time, and the longest
+_CLOSED = "this client is closed: make another, or close it when all is done"
 
 # No timeout here: it would bound every call, settlements too, whatever timeout they are given.
 _SERVICE_CONFIG = """{"methodConfig": [{"name": [{"service": "bursar.v1.QuotaService"}],
@@ -41,71 +35,121 @@ _CHANNEL_OPTIONS = (
 )
 
 
+class Process:
+    """The process that made a client: a forked child has neither its threads nor its connection."""
+
+    def __init__(self, made: str) -> None:
+        """Takes what was made, for the message: `bursar.Client`."""
+        self.made = made
+        self.process_id = os.getpid()
+
+    def is_forked(self) -> bool:
+        """Says whether this is another process than the one that made the client."""
+        return os.getpid() != self.process_id
+
+    def check(self) -> None:
+        """Raises InvalidRequest in a forked child."""
+        if self.is_forked():
+            raise InvalidRequest(
+                f"this client was made in process {self.process_id} and cannot be used in its "
+                f"forked child {os.getpid()}: make a {self.made} in the child"
+            )
+
+
 class Wire:
-    """One connection: calls with a deadline, errors as exceptions, and no use after a fork."""
+    """One connection for threads: performs the steps of a protocol on the caller's thread."""
 
     def __init__(self, target: str) -> None:
         self.target = target
-        self._process_id = os.getpid()
+        self.closed = False
+        self._stopping = threading.Event()
         self._channel = grpc.insecure_channel(target, options=_CHANNEL_OPTIONS)
-        self.stub = quota_pb2_grpc.QuotaServiceStub(self._channel)
+        self._stub = quota_pb2_grpc.QuotaServiceStub(self._channel)
 
-    def is_forked(self) -> bool:
-        """Says whether this is another process than the one that connected."""
-        return os.getpid() != self._process_id
+    def check(self) -> None:
+        """Raises InvalidRequest once it is closed."""
+        if self.closed:
+            raise InvalidRequest(_CLOSED)
 
-    def check_not_forked(self) -> None:
-        """Raises InvalidRequest in a forked child, where the connection's threads are missing."""
-        if self.is_forked():
-            raise InvalidRequest(
-                f"this client was made in process {self._process_id} and cannot be used in its "
-                f"forked child {os.getpid()}: make a bursar.Client in the child"
-            )
-
-    def call(
-        self,
-        method: grpc.UnaryUnaryMultiCallable[_Request, _Response],
-        request: _Request,
-        timeout_s: float,
-    ) -> _Response:
-        """Calls once (UNAVAILABLE is tried again within the deadline); raises a BursarError."""
-        self.check_not_forked()
+    def perform(self, step: Step) -> object:
+        """Does one step; raises a BursarError for a call that failed."""
+        if isinstance(step, Disk):
+            step.work()
+            return None
+        if isinstance(step, Pause):
+            time.sleep(step.seconds)
+            return None
+        self.check()
         try:
-            return method(request, timeout=timeout_s)
+            return getattr(self._stub, step.name)(step.request, timeout=step.timeout_s)
         except grpc.RpcError as error:
-            raise _error_from(error, self.target) from error
+            raise error_from(error, self.target) from error
+        except ValueError:  # so grpc says that another thread has closed it
+            self.check()
+            raise
 
-    def retry(
-        self,
-        method: grpc.UnaryUnaryMultiCallable[_Request, _Response],
-        request: _Request,
-        timeout_s: float,
-    ) -> _Response:
-        """Repeats a settlement, whose id makes it count once, until an answer or the deadline."""
-        deadline_s = time.monotonic() + timeout_s
-        backoff_s, backoff_longest_s = _SETTLE_BACKOFF_S
-        while True:
-            left_s = deadline_s - time.monotonic()
-            try:
-                return self.call(method, request, max(0.001, min(left_s, SETTLE_ATTEMPT_S)))
-            except Undecided:
-                pause_s = backoff_s * random.uniform(0.5, 1.0)  # noqa: S311  no secret
-                if deadline_s - time.monotonic() <= pause_s:
-                    raise
-                time.sleep(pause_s)
-                backoff_s = min(backoff_s * 2, backoff_longest_s)
+    def perform_behind(self, step: Step) -> object:
+        """Does one step of the thread in the background, whose pauses end when we close."""
+        if isinstance(step, Pause):
+            self._stopping.wait(step.seconds)
+            return None
+        return self.perform(step)
 
     def close(self) -> None:
         """Ends the connection; calls in flight fail."""
-        if not self.is_forked():
-            self._channel.close()
+        self.closed = True
+        self._stopping.set()
+        self._channel.close()
 
 
-class Unanswered(Undecided):
-    """Undecided without a word from the sidecar: what was asked may have been done."""
+class AsyncWire:
+    """One connection for the event loop that first uses it: performs steps without blocking it."""
+
+    def __init__(self, target: str) -> None:
+        self.target = target
+        self.closed = False
+        self._loop: asyncio.AbstractEventLoop | None = None
+        self._channel: grpc.aio.Channel | None = None
+        self._stub: object = None
+
+    def check(self) -> None:
+        """Raises InvalidRequest on any loop but the first that used it, and once it is closed."""
+        running = asyncio.get_running_loop()
+        if self._loop is None:
+            self._loop = running
+        if self._loop is not running:
+            raise InvalidRequest(
+                "this client belongs to another event loop, the one that first used it: make a "
+                "bursar.AsyncClient in each loop, or use bursar.Client from threads"
+            )
+        if self.closed:
+            raise InvalidRequest(_CLOSED)
+
+    async def perform(self, step: Step) -> object:
+        """Does one step; raises a BursarError for a call that failed."""
+        if isinstance(step, Disk):
+            await asyncio.to_thread(step.work)
+            return None
+        if isinstance(step, Pause):
+            await asyncio.sleep(step.seconds)
+            return None
+        self.check()
+        if self._channel is None:  # grpc.aio takes the loop that runs when it is made
+            self._channel = grpc.aio.insecure_channel(self.target, options=_CHANNEL_OPTIONS)
+            self._stub = quota_pb2_grpc.QuotaServiceStub(self._channel)
+        try:
+            return await getattr(self._stub, step.name)(step.request, timeout=step.timeout_s)
+        except grpc.RpcError as error:
+            raise error_from(error, self.target) from error
+
+    async def close(self) -> None:
+        """Ends the connection; calls in flight fail."""
+        self.closed = True
+        if self._channel is not None:
+            await self._channel.close()
 
 
-def _error_from(error: grpc.RpcError, target: str) -> BursarError:
+def error_from(error: grpc.RpcError, target: str) -> BursarError:
     """Words a failed call, by the details that the sidecar sent with it."""
     failed = cast("grpc.Call", error)
     code, message = failed.code(), failed.details() or ""
@@ -120,8 +164,10 @@ def _error_from(error: grpc.RpcError, target: str) -> BursarError:
             elif detail.Unpack(bad):
                 fields = [(each.field, each.description) for each in bad.field_violations]
     made = from_status(code.name, message, reason=reason, fields=fields)
-    if type(made) is Undecided and not reason:
-        return Unanswered(f"no answer from the sidecar at {target} ({code.name}: {message})")
+    if isinstance(made, Undecided) and not reason:
+        unanswered = Unanswered(f"no answer from the sidecar at {target} ({code.name}: {message})")
+        unanswered.is_bug = made.is_bug
+        return unanswered
     return made
 
 

@@ -90,7 +90,20 @@ class NotAllowed(BursarError):
 
 
 class Undecided(BursarError):
-    """No decision could be made: the sidecar is away, overloaded, too slow, or has a bug."""
+    """No decision could be made: the sidecar is away, overloaded, too slow, or has a bug.
+
+    `is_bug`: it answered by a status that only a mistake of ours explains, such as INTERNAL.
+    """
+
+    is_bug: bool = False
+
+
+class Unanswered(Undecided):
+    """Undecided without a word from the sidecar: what was asked may have been done."""
+
+
+class SpoolError(BursarError):
+    """A settlement cannot be kept on the caller's disk; the message says why."""
 
 
 class NotSettled(UserWarning):
@@ -116,6 +129,10 @@ STATUS_ERRORS: dict[str, type[BursarError]] = {
 }
 
 
+# Of the undecided ones, those that say nothing of a bug.
+_NO_BUGS = frozenset({"UNAVAILABLE", "DEADLINE_EXCEEDED", "CANCELLED"})
+
+
 def from_status(
     status: str, message: str, *, reason: str = "", fields: Sequence[tuple[str, str]] = ()
 ) -> BursarError:
@@ -123,7 +140,10 @@ def from_status(
     kind = STATUS_ERRORS.get(status, Undecided)
     if kind is InvalidRequest:
         return InvalidRequest(message, reason=reason, fields=fields)
-    return kind(message or f"the sidecar answered {status} and said no more", reason=reason)
+    made = kind(message or f"the sidecar answered {status} and said no more", reason=reason)
+    if isinstance(made, Undecided):
+        made.is_bug = status not in _NO_BUGS
+    return made
 
 
 # --- The sidecar's policy, settings and books: what the control plane and the commands meet -------

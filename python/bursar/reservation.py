@@ -1,14 +1,15 @@
-"""A reservation, and the rules by which leaving its block settles it."""
+"""A reservation, and the rules by which leaving its block settles it; for threads and for loops."""
 
 from __future__ import annotations
 
 import logging
 import threading
 import warnings
-from collections.abc import Callable, Mapping
+from collections.abc import Awaitable, Callable, Mapping
+from dataclasses import dataclass
 from datetime import UTC, datetime, timedelta
 from types import TracebackType
-from typing import TYPE_CHECKING, Self, TypeVar
+from typing import Self, TypedDict, Unpack, cast
 
 from bursar.arguments import (
     DurabilityName,
@@ -18,57 +19,95 @@ from bursar.arguments import (
     to_ms,
     to_seconds,
 )
-from bursar.connection import SETTLE_TIMEOUT_DEFAULT
+from bursar.connection import Process
 from bursar.errors import NotSettled
+from bursar.exchange import Decision, Exchange, Settlement
 from bursar.providers import Usage, proves_not_run, read_usage
-from bursar.v1 import quota_pb2
+from bursar.steps import Steps
+from bursar.v1 import quota_pb2, spool_pb2
 
-if TYPE_CHECKING:
-    from bursar.client import Client
-
-_R = TypeVar("_R")
+_REASON_CHARACTERS_MAX = 200
 
 _log = logging.getLogger("bursar")
 
 
-class Reservation:
-    """Tokens set aside for one model call; leaving its `with` block settles it.
+class CommitArguments(TypedDict, total=False):
+    """What `commit` takes besides the answer, by name."""
 
-    The block never refunds a call that may have run. Left by an error that proves it did not
-    (`bursar.providers.proves_not_run`), it releases; by any other, it commits as unknown; without
-    one but unsettled, it commits as unknown and warns `NotSettled`.
-    """
+    outcome: OutcomeName | None
+    """How the call ended; None: completed if there is usage, else unknown."""
+    labels: Mapping[str, str] | None
+    """Labels to add to the reservation's; they change none."""
+    latency: timedelta | float | None
+    """How long the call took, in seconds if a number."""
+    first_token: timedelta | float | None
+    """How long until its first token, in seconds if a number."""
+    durability: DurabilityName | None
+    """What the answer survives; None: a loss of power."""
+    timeout: timedelta | float | None
+    """How long it holds its caller; None: at most 1 s, and not at all while the sidecar is away."""
 
-    def __init__(
-        self, client: Client, request: quota_pb2.ReserveRequest, response: quota_pb2.ReserveResponse
-    ) -> None:
-        self._client = client
-        self._request = request
-        self._response = response
+
+class ReleaseArguments(TypedDict, total=False):
+    """What `release` takes, by name."""
+
+    reason: str
+    """Why the call did not run, for the ledger."""
+    durability: DurabilityName | None
+    """What the answer survives; None: the sidecar's process."""
+    timeout: timedelta | float | None
+    """How long it holds its caller; None: as of `commit`."""
+
+
+@dataclass(frozen=True, slots=True)
+class Leaving:
+    """How leaving a block settles: release for a reason, or commit as unknown, and warn or not."""
+
+    release_reason: str | None = None
+    warns: bool = False
+
+
+class ReservationFacts:
+    """What a reservation is, however it is settled; for threads and loops alike."""
+
+    def __init__(self, exchange: Exchange, process: Process, decision: Decision) -> None:
+        self._exchange = exchange
+        self._process = process
+        self._decision = decision
         self._lock = threading.Lock()
         self._settling = False
-        self._settlement: quota_pb2.CommitResponse | quota_pb2.ReleaseResponse | None = None
+        self._settlement: Settlement | None = None
 
     def __repr__(self) -> str:
+        undecided = " undecided" if self.undecided else ""
         return (
-            f"<Reservation {self.reservation_id} {self.model} "
+            f"<{type(self).__name__} {self.reservation_id} {self.model}{undecided} "
             f"output_tokens_granted={self.output_tokens_granted}>"
         )
 
     @property
     def request(self) -> quota_pb2.ReserveRequest:
         """What was asked."""
-        return self._request
+        return self._decision.request
 
     @property
     def grant(self) -> quota_pb2.Grant:
-        """The whole grant as the sidecar gave it."""
-        return self._response.grant
+        """The whole grant as the sidecar gave it; of an undecided call, what was asked."""
+        return self._decision.response.grant
 
     @property
     def reservation_id(self) -> str:
         """The id it is settled by."""
-        return self._request.reservation_id
+        return self.request.reservation_id
+
+    @property
+    def undecided(self) -> bool:
+        """Whether no decision was made and `on_undecided="allow"` let the call through.
+
+        Nothing was set aside then, and `output_tokens_granted` is what was asked. What it uses is
+        kept on this machine's disk and counted when the sidecar is back.
+        """
+        return self._decision.undecided
 
     @property
     def model(self) -> str:
@@ -77,7 +116,7 @@ class Reservation:
 
     @property
     def input_tokens(self) -> int:
-        """The input as it was counted, in tokens."""
+        """The input as it was counted, in tokens; of an undecided call at most, if not given."""
         return self.grant.input_tokens
 
     @property
@@ -87,45 +126,63 @@ class Reservation:
 
     @property
     def tokens_reserved(self) -> int:
-        """What was set aside in all, in tokens."""
+        """What was set aside in all, in tokens; 0 of an undecided call."""
         return self.grant.tokens_reserved
 
     @property
-    def expires_at(self) -> datetime:
-        """The instant it expires, in UTC by the sidecar's clock."""
+    def expires_at(self) -> datetime | None:
+        """The instant it expires, in UTC by the sidecar's clock; None of an undecided call."""
+        if self.undecided:
+            return None
         return datetime.fromtimestamp(self.grant.expires_at_unix_ms / 1000, tz=UTC)
 
     @property
     def replayed(self) -> bool:
         """Whether this is the answer to an earlier call with the same id."""
-        return self._response.replayed
+        return self._decision.response.replayed
 
     @property
     def dry_run(self) -> bool:
         """Whether nothing was set aside, so that there is nothing to settle."""
-        return self._request.dry_run
+        return self.request.dry_run
 
     @property
-    def settlement(self) -> quota_pb2.CommitResponse | quota_pb2.ReleaseResponse | None:
-        """The sidecar's answer to the commit or release; None: there is none (yet)."""
+    def settlement(self) -> Settlement | None:
+        """The sidecar's answer to the commit or release; None: there is none (yet).
+
+        What is settled in the background leaves it None; `client.stats()` counts it.
+        """
         return self._settlement
 
-    def commit(
+    def _leaving(self, error: BaseException | None) -> Leaving | None:
+        """How leaving the block settles; None: it is settled, or not ours to settle."""
+        if self._settling or self.dry_run or self._process.is_forked():
+            return None
+        if error is not None and proves_not_run(error):
+            reason = f"{type(error).__name__}: {error}"[:_REASON_CHARACTERS_MAX]
+            return Leaving(release_reason=reason)
+        return Leaving(warns=error is None)
+
+    def _warn(self) -> None:
+        warnings.warn(
+            f"reservation {self.reservation_id} was left without commit or release; it was "
+            "committed as unknown, and the policy decides what is charged",
+            NotSettled,
+            stacklevel=3,
+        )
+
+    def _commit(
         self,
-        answer: object = None,
+        answer: object,
         *,
         outcome: OutcomeName | None = None,
         labels: Mapping[str, str] | None = None,
         latency: timedelta | float | None = None,
         first_token: timedelta | float | None = None,
         durability: DurabilityName | None = None,
-        timeout: timedelta | float = SETTLE_TIMEOUT_DEFAULT,
-    ) -> quota_pb2.CommitResponse | None:
-        """Settles with what was used: a provider's response or usage, `Line`s, tokens by meter.
-
-        With none, the outcome is unknown or failed, and the policy decides what is charged. It
-        retries within `timeout` and never raises: what went wrong is logged, and None returned.
-        """
+        timeout: timedelta | float | None = None,
+    ) -> Steps[Settlement | None]:
+        """The steps of a commit; they raise nothing but an interruption or a cancellation."""
         try:
             request = self._commit_request(answer, outcome)
             request.labels.update(labels or {})
@@ -136,26 +193,109 @@ class Reservation:
             # The model has run: its usage must not get lost because we cannot read it.
             _log.exception("reservation %s: commits as unknown", self.reservation_id)
             request = self._commit_request(None, "unknown")
-        return self._settle(lambda: self._client.settle_commit(self, request, to_seconds(timeout)))
+        entry = spool_pb2.SpoolEntry(
+            reservation_id=self.reservation_id,
+            commit=request,
+            record=self._decision.record_instead(request),
+        )
+        return (yield from self._settle(entry, timeout))
 
-    def release(
+    def _release(
         self,
         *,
         reason: str = "",
         durability: DurabilityName | None = None,
-        timeout: timedelta | float = SETTLE_TIMEOUT_DEFAULT,
-    ) -> quota_pb2.ReleaseResponse | None:
-        """Gives it back because the call did not run; like `commit`, it never raises."""
+        timeout: timedelta | float | None = None,
+    ) -> Steps[Settlement | None]:
+        """The steps of a release; they raise as those of a commit."""
+        try:
+            wire = durability_to_wire(durability)
+        except Exception:  # noqa: BLE001  the same
+            _log.exception("reservation %s: releases as usual", self.reservation_id)
+            wire = quota_pb2.DURABILITY_UNSPECIFIED
+        entry = spool_pb2.SpoolEntry(
+            reservation_id=self.reservation_id,
+            release=quota_pb2.ReleaseRequest(
+                reservation_id=self.reservation_id, reason=reason, durability=wire
+            ),
+        )
+        return (yield from self._settle(entry, timeout))
 
-        def send() -> quota_pb2.ReleaseResponse:
-            request = quota_pb2.ReleaseRequest(
-                reservation_id=self.reservation_id,
-                reason=reason,
-                durability=durability_to_wire(durability),
+    def _commit_request(
+        self, answer: object, outcome: OutcomeName | None
+    ) -> quota_pb2.CommitRequest:
+        usage = Usage(()) if answer is None else read_usage(answer, granted_model=self.model)
+        tier_reserved = self.request.service_tier or "standard"
+        return quota_pb2.CommitRequest(
+            reservation_id=self.reservation_id,
+            lines=[line.to_wire() for line in usage.lines],
+            outcome=outcome_to_wire(outcome or ("completed" if usage.lines else "unknown")),
+            model=usage.model,
+            model_version=usage.model_version,
+            service_tier="" if usage.service_tier == tier_reserved else usage.service_tier,
+            response_id=usage.response_id,
+            total_tokens=usage.total_tokens,
+        )
+
+    def _settle(
+        self, entry: spool_pb2.SpoolEntry, timeout: timedelta | float | None
+    ) -> Steps[Settlement | None]:
+        with self._lock:
+            self._settling = True
+        if self.dry_run:
+            _log.error("reservation %s was a dry run: nothing to settle", self.reservation_id)
+            return None
+        try:
+            self._process.check()
+            hold_s = None if timeout is None else to_seconds(timeout)
+            answer = yield from self._exchange.settle(
+                entry, hold_s=hold_s, undecided=self.undecided
             )
-            return self._client.settle_release(request, to_seconds(timeout))
+        except Exception:  # noqa: BLE001  the same
+            _log.exception("reservation %s is not settled", self.reservation_id)
+            return None
+        if answer is not None:
+            self._settlement = answer
+        return answer
 
-        return self._settle(send)
+
+class Reservation(ReservationFacts):
+    """Tokens set aside for one model call; leaving its `with` block settles it.
+
+    The block never refunds a call that may have run. Left by an error that proves it did not
+    (`bursar.providers.proves_not_run`), it releases; by any other, it commits as unknown; without
+    one but unsettled, it commits as unknown and warns `NotSettled`.
+    """
+
+    def __init__(
+        self,
+        exchange: Exchange,
+        process: Process,
+        decision: Decision,
+        run: Callable[[Steps[Settlement | None]], Settlement | None],
+    ) -> None:
+        super().__init__(exchange, process, decision)
+        self._run = run
+
+    def commit(
+        self, answer: object = None, **said: Unpack[CommitArguments]
+    ) -> quota_pb2.CommitResponse | None:
+        """Settles with what was used: a provider's response or usage, `Line`s, tokens by meter.
+
+        With none, the outcome is unknown or failed, and the policy decides what is charged. It
+        never raises. What finds no answer within `timeout` (1 s) goes on in the background, from
+        this machine's disk, until the sidecar has counted it; None is returned then, and where the
+        sidecar refused it, which is logged. By name: `outcome`, `labels`, `latency`, `first_token`,
+        `durability`, `timeout`.
+        """
+        return cast("quota_pb2.CommitResponse | None", self._run(self._commit(answer, **said)))
+
+    def release(self, **said: Unpack[ReleaseArguments]) -> quota_pb2.ReleaseResponse | None:
+        """Gives it back because the call did not run; like `commit`, it never raises.
+
+        By name: `reason`, `durability`, `timeout`.
+        """
+        return cast("quota_pb2.ReleaseResponse | None", self._run(self._release(**said)))
 
     def __enter__(self) -> Self:
         """Gives the reservation itself."""
@@ -168,47 +308,62 @@ class Reservation:
         traceback: TracebackType | None,
     ) -> None:
         """Settles what is not settled; lets every error through."""
-        if self._settling or self.dry_run or self._client.is_forked():
+        leaving = self._leaving(error)
+        if leaving is None:
             return
-        if error is not None and proves_not_run(error):
-            self.release(reason=f"{type(error).__name__}: {error}"[:200])
+        if leaving.release_reason is not None:
+            self.release(reason=leaving.release_reason)
             return
         self.commit(outcome="unknown")
-        if error is None:
-            warnings.warn(
-                f"reservation {self.reservation_id} was left without commit or release; it was "
-                "committed as unknown, and the policy decides what is charged",
-                NotSettled,
-                stacklevel=2,
-            )
+        if leaving.warns:
+            self._warn()
 
-    def _commit_request(
-        self, answer: object, outcome: OutcomeName | None
-    ) -> quota_pb2.CommitRequest:
-        usage = Usage(()) if answer is None else read_usage(answer, granted_model=self.model)
-        tier_reserved = self._request.service_tier or "standard"
-        return quota_pb2.CommitRequest(
-            reservation_id=self.reservation_id,
-            lines=[line.to_wire() for line in usage.lines],
-            outcome=outcome_to_wire(outcome or ("completed" if usage.lines else "unknown")),
-            model=usage.model,
-            model_version=usage.model_version,
-            service_tier="" if usage.service_tier == tier_reserved else usage.service_tier,
-            response_id=usage.response_id,
-            total_tokens=usage.total_tokens,
+
+class AsyncReservation(ReservationFacts):
+    """`Reservation` for an event loop: the same rules, with `async with` and `await`.
+
+    A settlement survives the cancellation of the task that asked for it.
+    """
+
+    def __init__(
+        self,
+        exchange: Exchange,
+        process: Process,
+        decision: Decision,
+        run: Callable[[Steps[Settlement | None]], Awaitable[Settlement | None]],
+    ) -> None:
+        super().__init__(exchange, process, decision)
+        self._run = run
+
+    async def commit(
+        self, answer: object = None, **said: Unpack[CommitArguments]
+    ) -> quota_pb2.CommitResponse | None:
+        """Settles as `Reservation.commit` does."""
+        return cast(
+            "quota_pb2.CommitResponse | None", await self._run(self._commit(answer, **said))
         )
 
-    def _settle(self, send: Callable[[], _R]) -> _R | None:
-        with self._lock:
-            self._settling = True
-        if self.dry_run:
-            _log.error("reservation %s was a dry run: nothing to settle", self.reservation_id)
-            return None
-        try:
-            answer = send()
-        except Exception:  # noqa: BLE001  the same
-            _log.exception("reservation %s is not settled", self.reservation_id)
-            return None
-        if isinstance(answer, (quota_pb2.CommitResponse, quota_pb2.ReleaseResponse)):
-            self._settlement = answer
-        return answer
+    async def release(self, **said: Unpack[ReleaseArguments]) -> quota_pb2.ReleaseResponse | None:
+        """Gives it back as `Reservation.release` does."""
+        return cast("quota_pb2.ReleaseResponse | None", await self._run(self._release(**said)))
+
+    async def __aenter__(self) -> Self:
+        """Gives the reservation itself."""
+        return self
+
+    async def __aexit__(
+        self,
+        kind: type[BaseException] | None,
+        error: BaseException | None,
+        traceback: TracebackType | None,
+    ) -> None:
+        """Settles what is not settled; lets every error and cancellation through."""
+        leaving = self._leaving(error)
+        if leaving is None:
+            return
+        if leaving.release_reason is not None:
+            await self.release(reason=leaving.release_reason)
+            return
+        await self.commit(outcome="unknown")
+        if leaving.warns:
+            self._warn()

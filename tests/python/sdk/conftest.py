@@ -4,13 +4,14 @@
 
 from __future__ import annotations
 
+import contextlib
 import queue
 import socket
 import threading
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from concurrent import futures
 from dataclasses import dataclass, field
-from typing import NoReturn
+from typing import Any, NoReturn, cast
 
 import grpc
 import pytest
@@ -21,6 +22,7 @@ from google.rpc import (  # type: ignore[import-untyped]  # no stubs
     error_details_pb2,
     status_pb2,
 )
+from tests.python.sdk.either import Blocking, Loop
 
 import bursar
 from bursar.v1 import quota_pb2, quota_pb2_grpc
@@ -148,11 +150,31 @@ def scripted() -> Iterator[Scripted]:
     server.stop(grace=None).wait()
 
 
+Connect = Callable[..., bursar.Client]
+
+
+@pytest.fixture(params=["sync", "async"])
+def connect(request: pytest.FixtureRequest) -> Iterator[Connect]:
+    """Makes clients of either kind behind one face; they are closed when the test ends."""
+    with contextlib.ExitStack() as undo:
+        loop = Loop() if request.param == "async" else None
+        if loop is not None:
+            undo.callback(loop.close)
+
+        def make(target: str = "", **options: Any) -> bursar.Client:  # noqa: ANN401  as the client has them
+            options = {"on_undecided": "deny", "timeout": 10, **options}
+            if loop is None:
+                return undo.enter_context(bursar.Client(target, **options))
+            made = Blocking(bursar.AsyncClient(target, **options), loop)
+            return cast("bursar.Client", undo.enter_context(made))
+
+        yield make
+
+
 @pytest.fixture
-def client(scripted: Scripted) -> Iterator[bursar.Client]:
+def client(scripted: Scripted, connect: Connect) -> bursar.Client:
     """A client of the scripted server."""
-    with bursar.Client(scripted.target, on_undecided="deny", timeout=5) as made:
-        yield made
+    return connect(scripted.target, timeout=5)
 
 
 @pytest.fixture

@@ -16,7 +16,7 @@ import grpc
 import pytest
 
 import bursar
-from bursar.client import new_id
+from bursar.arguments import new_id
 from bursar.v1 import quota_pb2
 
 if TYPE_CHECKING:
@@ -35,11 +35,6 @@ def test_a_client_says_what_both_meanings_of_undecided_are() -> None:
     ) as raised:
         bursar.Client("unix:/nowhere")
     assert isinstance(raised.value, ValueError)
-
-
-def test_allow_is_refused_as_not_served_yet() -> None:
-    with pytest.raises(bursar.InvalidRequest, match="not served by this version"):
-        bursar.Client("unix:/nowhere", on_undecided="allow")
 
 
 def test_without_a_target_the_environment_says_where(

@@ -14,6 +14,7 @@ from bursar.v1 import quota_pb2
 
 if TYPE_CHECKING:
     from tests.conftest import HandSidecar
+    from tests.python.sdk.conftest import Connect
 
 POLICY = """
 policy: tests
@@ -40,8 +41,8 @@ def sidecar(start_sidecar: Callable[[str], HandSidecar]) -> HandSidecar:
 
 
 @pytest.fixture
-def acme(sidecar: HandSidecar) -> bursar.Client:
-    return sidecar.client()
+def acme(sidecar: HandSidecar, connect: Connect) -> bursar.Client:
+    return connect(f"unix:{sidecar.socket}")
 
 
 def _reserve(client: bursar.Client, output: int = 300, **more: object) -> bursar.Reservation:
@@ -67,10 +68,10 @@ def test_usage_takes_the_place_of_what_was_reserved(
 
 
 def test_a_client_over_tcp_meets_the_same_sidecar(
-    sidecar: HandSidecar, acme: bursar.Client
+    sidecar: HandSidecar, acme: bursar.Client, connect: Connect
 ) -> None:
     _reserve(acme)
-    with pytest.raises(ConnectionRefusedError), _reserve(sidecar.client(sidecar.listen)):
+    with pytest.raises(ConnectionRefusedError), _reserve(connect(sidecar.listen)):
         raise ConnectionRefusedError
     assert _stands(sidecar) == (0, 400, 600)
 

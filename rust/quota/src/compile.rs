@@ -70,6 +70,17 @@ impl Pattern {
     }
 }
 
+/// What keeps a limit from concerning a call.
+#[derive(Debug, Clone, Copy)]
+pub(crate) enum Bar {
+    /// The label at this place of its `match` has another value.
+    Match(usize),
+    /// Every label of its `except` matches.
+    Except,
+    /// The label at this place of its scope is missing, and the policy skips it then.
+    Skipped(usize),
+}
+
 /// The values of one call, by slot; none where the label is missing.
 pub(crate) struct Values<'a>(Vec<Option<&'a str>>);
 
@@ -205,18 +216,33 @@ impl Compiled {
 
     /// The limits that concern a call, whatever the time.
     pub(crate) fn concerning(&self, values: &Values<'_>) -> impl Iterator<Item = &Ready> {
-        self.limits.iter().filter(|limit| self.concerns(limit, values))
+        self.limits.iter().filter(|limit| self.bar(limit, values).is_none())
     }
 
-    fn concerns(&self, limit: &Ready, values: &Values<'_>) -> bool {
+    /// Every limit, in the policy's order.
+    pub(crate) fn ready(&self) -> impl Iterator<Item = &Ready> {
+        self.limits.iter()
+    }
+
+    /// What keeps a limit from concerning a call; none if nothing does.
+    pub(crate) fn bar(&self, limit: &Ready, values: &Values<'_>) -> Option<Bar> {
         let holds =
             |(slot, pattern): &(usize, Pattern)| pattern.holds(values.get(*slot).unwrap_or(NONE));
         let skipped = |slot: &usize| {
             values.get(*slot).is_none() && self.skips.get(*slot).copied().unwrap_or_default()
         };
-        limit.matches.iter().all(holds)
-            && (limit.except.is_empty() || !limit.except.iter().all(holds))
-            && !limit.scope.iter().any(skipped)
+        if let Some(place) = limit.matches.iter().position(|entry| !holds(entry)) {
+            return Some(Bar::Match(place));
+        }
+        if !limit.except.is_empty() && limit.except.iter().all(holds) {
+            return Some(Bar::Except);
+        }
+        limit.scope.iter().position(skipped).map(Bar::Skipped)
+    }
+
+    /// The value a call has under a key that limits know; none if the label is missing.
+    pub(crate) fn value<'a>(&self, key: &str, values: &Values<'a>) -> Option<&'a str> {
+        values.get(self.keys.iter().position(|known| **known == *key)?)
     }
 
     /// The scope value of a call under a limit.

@@ -5,7 +5,7 @@ use std::cmp::Reverse;
 use crate::compile::Values;
 use crate::labels::Labels;
 use crate::policy::{Policy, Unit, Window};
-use crate::request::{Denial, Reason, ReserveRequest, Shortfall};
+use crate::request::{Denial, Reason, ReserveRequest, Shortfall, Standing};
 use crate::reserve::Ask;
 use crate::rules::Rules;
 use crate::seat::{Seat, TooManyLimits};
@@ -61,7 +61,10 @@ impl Rules<'_> {
             }
             for seat in refusing {
                 let (clears, shortfall) = self.shortfall(seat, &values, least);
-                if !refused.iter().any(|(_, known)| same_counter(known, &shortfall)) {
+                if !refused
+                    .iter()
+                    .any(|(_, known)| same_counter(&known.standing, &shortfall.standing))
+                {
                     refused.push((clears, shortfall));
                 }
             }
@@ -166,8 +169,8 @@ impl Rules<'_> {
     }
 }
 
-fn same_counter(a: &Shortfall, b: &Shortfall) -> bool {
-    let (a, b) = (&a.standing, &b.standing);
+/// Whether two standings are of one counter, or of the one that would be made.
+pub(crate) fn same_counter(a: &Standing, b: &Standing) -> bool {
     a.limit == b.limit && a.unit == b.unit && a.scope == b.scope
 }
 

@@ -11,6 +11,7 @@ mod compile;
 mod counter;
 mod denial;
 mod event;
+mod explain;
 mod identity;
 mod labels;
 mod mapping;
@@ -35,6 +36,7 @@ pub use apply::ApplyError;
 pub use compile::Compiled;
 pub use counter::{Counter, CounterKey, Span};
 pub use event::{Activated, Effect, Event, Recorded, Reserved, Settled, Touched};
+pub use explain::{Explained, Explanation, Held, WhyNot};
 pub use labels::Labels;
 pub use policy::{
     Allowed, Amount, CalendarUnit, Fallback, LabelMatch, LabelRule, Limit, Override, Policy, Unit,

@@ -4,6 +4,7 @@ use crate::compile::Values;
 use crate::event::{Event, Reserved};
 use crate::labels::Labels;
 use crate::mapping::{Mapped, advisories, map_labels};
+use crate::policy::Unit;
 use crate::request::{Candidate, Grant, Past, Refusal, ReserveAnswer, ReserveRequest, Standing};
 use crate::reservation::{Hold, ReservationState};
 use crate::rules::{Rules, check_labels};
@@ -50,11 +51,18 @@ impl Ask {
             if seat.refuses(self.least()) {
                 return None;
             }
-            if seat.amount.unit == crate::policy::Unit::Tokens {
-                output = output.min(seat.remaining().saturating_sub(self.input) / self.choices);
-            }
+            output = self.fits_under(seat).map_or(output, |fits| output.min(fits));
         }
         Some(output)
+    }
+
+    /// The largest output for each choice that fits under one seat, 0 if not even the input does; none if
+    /// it does not count tokens.
+    pub(crate) fn fits_under(&self, seat: &Seat<'_>) -> Option<u64> {
+        (seat.amount.unit == Unit::Tokens).then(|| {
+            let left = seat.remaining().saturating_sub(self.input) / self.choices;
+            self.output_max.min(left)
+        })
     }
 }
 

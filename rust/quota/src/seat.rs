@@ -78,30 +78,41 @@ impl<'a> Rules<'a> {
             if limits > Policy::LIMITS_PER_REQUEST_MAX {
                 continue;
             }
-            let scope = policy.scope(ready, values);
-            let value = |place: usize| scope.pairs().get(place).map_or("", |(_, value)| *value);
-            for amount in &limit.amounts {
-                let amount = ready.amount_for(*amount, value);
-                let counted = limit.window.counts().then(|| {
-                    self.state.counter_at(KeyRef {
-                        identity: ready.identity,
-                        unit: amount.unit,
-                        scope: scope.pairs(),
-                        span,
-                        limit: &limit.name,
-                    })
-                });
-                let (live, counter) = match counted.flatten() {
-                    Some((key, counter)) => (Some(key), counter),
-                    None => (None, Counter::default()),
-                };
-                seats.push(Seat { limit, ready, amount, span, counter, live });
-            }
+            self.seats_under((ready, limit), values, span, &mut seats);
         }
         if limits > Policy::LIMITS_PER_REQUEST_MAX {
             return Err(TooManyLimits(limits));
         }
         Ok(seats)
+    }
+
+    /// Adds the seats of one limit, in the order of its amounts.
+    pub(crate) fn seats_under(
+        &self,
+        (ready, limit): (&'a Ready, &'a Limit),
+        values: &Values<'_>,
+        span: Span,
+        seats: &mut Vec<Seat<'a>>,
+    ) {
+        let scope = self.policy.scope(ready, values);
+        let value = |place: usize| scope.pairs().get(place).map_or("", |(_, value)| *value);
+        for amount in &limit.amounts {
+            let amount = ready.amount_for(*amount, value);
+            let counted = limit.window.counts().then(|| {
+                self.state.counter_at(KeyRef {
+                    identity: ready.identity,
+                    unit: amount.unit,
+                    scope: scope.pairs(),
+                    span,
+                    limit: &limit.name,
+                })
+            });
+            let (live, counter) = match counted.flatten() {
+                Some((key, counter)) => (Some(key), counter),
+                None => (None, Counter::default()),
+            };
+            seats.push(Seat { limit, ready, amount, span, counter, live });
+        }
     }
 
     /// The key of a seat's counter: the one everyone shares, or a new one.

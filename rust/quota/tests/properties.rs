@@ -234,14 +234,14 @@ fn id_of(id: u8) -> Arc<str> {
     format!("id-{id}").into()
 }
 
-fn reserve(memory: &mut Memory, id: u8, ask: &Ask, looked_ahead: i64) -> Answer {
+fn reserve_request(id: u8, ask: &Ask) -> ReserveRequest {
     let line = Line::plain(Meter::Input, ask.input, Basis::Estimated);
     let candidate = |model: &String| Candidate {
         model: model.as_str().into(),
         input: [line.clone()].into(),
         counted: Counted { method: Method::Given, tokenizer: "".into() },
     };
-    let request = ReserveRequest {
+    ReserveRequest {
         id: id_of(id),
         digest: digest(ask),
         candidates: ask.models.iter().map(candidate).collect(),
@@ -252,7 +252,44 @@ fn reserve(memory: &mut Memory, id: u8, ask: &Ask, looked_ahead: i64) -> Answer 
         choices: u32::try_from(ask.choices).unwrap(),
         ttl: Some(Milliseconds(ask.ttl.unsigned_abs())),
         dry_run: false,
+    }
+}
+
+/// What is explained of a request is what it would get under a new id.
+fn check_explained(memory: &Memory, request: &ReserveRequest) {
+    let anew = ReserveRequest { id: "".into(), dry_run: true, ..request.clone() };
+    let answer = memory.rules().reserve(&anew, None);
+    let explanation = match memory.rules().explain(request) {
+        Ok(explanation) => explanation,
+        Err(refusal) => return assert_eq!(Err(refusal), answer),
     };
+    let held = || explanation.limits.iter().filter_map(|entry| entry.held.as_ref().ok());
+    let binding: Vec<_> = held().filter(|held| held.binds).collect();
+    match &explanation.answer {
+        ReserveAnswer::Granted(grant, None) => {
+            assert_eq!(explanation.model, grant.model);
+            assert!(!held().any(|held| held.refuses), "{explanation:?}");
+            let fits = held().filter_map(|held| held.output_tokens_fit).min();
+            let output = fits.unwrap_or(request.output_tokens_max);
+            assert_eq!(output, grant.output_tokens_granted, "{explanation:?}");
+            assert_eq!(binding.len(), usize::from(output < request.output_tokens_max));
+            assert!(binding.iter().all(|held| held.output_tokens_fit == Some(output)));
+        }
+        ReserveAnswer::Denied(denial) => {
+            let [binding] = &binding[..] else { panic!("{explanation:?}") };
+            assert!(binding.refuses);
+            let mut standings = denial.shortfalls.iter().map(|shortfall| &shortfall.standing);
+            let slowest = standings.find(|known| held().any(|held| held.standing == **known));
+            assert_eq!(slowest, Some(&binding.standing));
+        }
+        other => panic!("{other:?}"),
+    }
+    assert_eq!(Ok(explanation.answer), answer);
+}
+
+fn reserve(memory: &mut Memory, id: u8, ask: &Ask, looked_ahead: i64) -> Answer {
+    let request = reserve_request(id, ask);
+    check_explained(memory, &request);
     let granted = |grant: &bursar_quota::Grant, replayed| Answer::Granted {
         model: grant.model.to_string(),
         output: grant.output_tokens_granted,

@@ -12,6 +12,7 @@ _COMMANDS = {
     "demo": "Run a sidecar with real traffic and print what it decided.",
     "init": "Write a first policy file.",
     "check": "Check a policy file and name every mistake in it.",
+    "schema": "Print the JSON Schema of policy files, for editors.",
     "serve": "Run a sidecar.",
     "settings": "List every setting of a sidecar.",
     "status": "Show what a running sidecar is and how it stands.",

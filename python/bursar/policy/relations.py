@@ -6,6 +6,7 @@ from collections.abc import Iterator
 from dataclasses import dataclass
 
 from bursar.policy.tree import Path, Tree
+from bursar.policy.types import ANCHORS
 
 UNITS = ("tokens", "requests", "cost", "concurrency")
 """Every unit, served or not."""
@@ -84,14 +85,6 @@ def _names(limits: list[Tree]) -> Iterator[Clash]:
         seen.add(name)
 
 
-# The spans of a calendar that have an anchor, by the key that says it.
-_ANCHORS = {
-    "week_starts_on": ("week",),
-    "month_starts_on": ("month", "quarter", "year"),
-    "year_starts_in": ("quarter", "year"),
-}
-
-
 def _limit(path: Path, limit: dict[str, Tree]) -> Iterator[Clash]:
     yield from _twice((*path, "scope"), limit.get("scope"), "label")
     amount = limit.get("amount")
@@ -110,7 +103,7 @@ def _window(path: Path, window: dict[str, Tree]) -> Iterator[Clash]:
     if len(kinds) > 1:
         both = " and ".join(kinds)
         yield Clash(path, f"a window is one span, not {both}", "write a limit for each")
-    if not kinds and set(window) <= {"time_zone", *_ANCHORS}:
+    if not kinds and set(window) <= {"time_zone", *ANCHORS}:
         yield Clash(path, "a window must say which span it is",
                     "write request, {fixed: 1m}, {calendar: month} or total")  # fmt: skip
     if len(kinds) != 1:
@@ -120,7 +113,7 @@ def _window(path: Path, window: dict[str, Tree]) -> Iterator[Clash]:
         yield Clash((*path, "time_zone"), f"a {kind} window has no time zone",
                     "remove it: only calendar windows have one", at_key=True)  # fmt: skip
     span = window["calendar"] if kind == "calendar" else kind
-    for key, spans in _ANCHORS.items():
+    for key, spans in ANCHORS.items():
         if key in window and isinstance(span, str) and span not in spans:
             which = f"a calendar {span}" if kind == "calendar" else f"a {kind} window"
             hint = f"remove it: it is for calendar {' and '.join(spans)}"

@@ -13,9 +13,15 @@ from zoneinfo import ZoneInfo, ZoneInfoNotFoundError, available_timezones
 AMOUNT_MAX = 2**53
 """The largest amount of a limit, so that every language's numbers hold it."""
 
-_NUMBER = re.compile(r"(0|[1-9][0-9]*(?:_[0-9]+)*)(\.[0-9]+)?([kM]?)")
-_DURATION = re.compile(r"([1-9][0-9]*)([smhd])")
-_DATE = re.compile(r"[0-9]{4}-[0-9]{2}-[0-9]{2}")
+NUMBER = re.compile(r"(0|[1-9][0-9]*(?:_[0-9]+)*)(\.[0-9]+)?([kM]?)")
+"""What a number looks like."""
+
+DURATION = re.compile(r"([1-9][0-9]*)([smhd])")
+"""What a duration looks like."""
+
+DATE = re.compile(r"[0-9]{4}-[0-9]{2}-[0-9]{2}")
+"""What a date, and the beginning of an instant, looks like."""
+
 _DIGITS_MAX = 32
 _FACTORS = {"": 1, "k": 1_000, "M": 1_000_000}
 _UNIT_MS = {"s": 1_000, "m": 60_000, "h": 3_600_000, "d": 86_400_000}
@@ -41,7 +47,7 @@ def whole_number(text: object) -> int:
     what = f"be a whole number from 0 to {AMOUNT_MAX:,} (2^53)"
     if not isinstance(text, str) or len(text) > _DIGITS_MAX:
         raise ScalarError(what, "write a number such as 500, 16_000, 200k or 1.5M")
-    match = _NUMBER.fullmatch(text)
+    match = NUMBER.fullmatch(text)
     if match is None:
         raise ScalarError(what, _number_hint(text))
     digits, fraction, suffix = match.groups()
@@ -86,7 +92,7 @@ def duration_ms(text: object, *, at_least: str, at_most: str) -> int:
 
 
 def _span_ms(text: str) -> int | None:
-    match = _DURATION.fullmatch(text)
+    match = DURATION.fullmatch(text)
     return int(match[1]) * _UNIT_MS[match[2]] if match else None
 
 
@@ -98,7 +104,7 @@ def instant_unix_ms(text: object, zone: ZoneInfo) -> int:
     """
     what = "be a date or an instant"
     hint = "write 2026-01-31, 2026-01-31T09:00 in the policy's zone, or 2026-01-31T09:00:00Z"
-    if not isinstance(text, str) or not _DATE.match(text):
+    if not isinstance(text, str) or not DATE.match(text):
         raise ScalarError(what, hint)
     try:
         moment = datetime.fromisoformat(text)

@@ -9,7 +9,7 @@ from __future__ import annotations
 import re
 from collections.abc import Callable
 from dataclasses import dataclass
-from typing import Annotated, Literal, TypeVar
+from typing import Annotated, ClassVar, Literal, TypeVar
 from zoneinfo import ZoneInfo
 
 from pydantic import (
@@ -20,12 +20,14 @@ from pydantic import (
     Field,
     PlainValidator,
     ValidationInfo,
+    WithJsonSchema,
     field_validator,
     model_validator,
 )
+from pydantic.json_schema import SkipJsonSchema
 from pydantic_core import PydanticCustomError
 
-from bursar.policy import scalars
+from bursar.policy import forms, scalars
 
 BUILT_IN_LABELS = (
     "tenant", "team", "user", "feature", "service", "environment", "session", "agent",
@@ -171,13 +173,45 @@ def _mode(value: object) -> str:
     return "enforce"
 
 
-LabelValue = Annotated[str, PlainValidator(_label_value)]
-DeclaredKey = Annotated[str, PlainValidator(_declared_key)]
-LabelKey = Annotated[str, PlainValidator(_known_key)]
-RollupKey = Annotated[str, PlainValidator(_rollup_key)]
-Matches = dict[LabelKey, Annotated[list[str], PlainValidator(_patterns)]]
-Number = Annotated[int, PlainValidator(lambda value: _read(scalars.whole_number, value))]
-Zone = Annotated[str, PlainValidator(lambda value: _read(scalars.time_zone, value))]
+_KEY = _LABEL_KEY.pattern
+_VALUE_FORM = forms.text(bytes_max=LABEL_VALUE_BYTES_MAX)
+_PATTERN_FORM = forms.text(bytes_max=LABEL_VALUE_BYTES_MAX, pattern=r"[^*]*\*?") | {
+    "examples": ["openai/gpt-4.1-mini", "anthropic/*"]
+}
+_KEYS = (*BUILT_IN_LABELS, *REQUEST_LABELS)
+
+LabelValue = Annotated[str, PlainValidator(_label_value), WithJsonSchema(_VALUE_FORM)]
+DeclaredKey = Annotated[
+    str,
+    PlainValidator(_declared_key),
+    WithJsonSchema(forms.key(_KEY, known=BUILT_IN_LABELS, but=(*REQUEST_LABELS, LINE_LABEL))),
+]
+LabelKey = Annotated[
+    str,
+    PlainValidator(_known_key),
+    WithJsonSchema(forms.key(_KEY, known=_KEYS, but=(LINE_LABEL,))),
+]
+RollupKey = Annotated[
+    str,
+    PlainValidator(_rollup_key),
+    WithJsonSchema(forms.key(_KEY, known=(*_KEYS, LINE_LABEL))),
+]
+Patterns = Annotated[
+    list[str],
+    PlainValidator(_patterns),
+    WithJsonSchema(forms.one_or_list(_PATTERN_FORM, items_max=LABEL_VALUES_MAX)),
+]
+Matches = dict[LabelKey, Patterns]
+Number = Annotated[
+    int,
+    PlainValidator(lambda value: _read(scalars.whole_number, value)),
+    WithJsonSchema(forms.NUMBER),
+]
+Zone = Annotated[
+    str,
+    PlainValidator(lambda value: _read(scalars.time_zone, value)),
+    WithJsonSchema(forms.ZONE),
+]
 
 
 def _nothing_is_empty(value: object) -> object:
@@ -187,7 +221,18 @@ def _nothing_is_empty(value: object) -> object:
 class Part(BaseModel):
     """A mapping of the file: strict, immutable, and a key it does not know is a mistake."""
 
-    model_config = ConfigDict(strict=True, extra="forbid", frozen=True)
+    model_config = ConfigDict(
+        strict=True, extra="forbid", frozen=True, use_attribute_docstrings=True
+    )
+    _nothing_allowed: ClassVar[tuple[str, ...]] = ()
+
+    @field_validator("*", mode="before")
+    @classmethod
+    def _said(cls, value: object, info: ValidationInfo) -> object:
+        """Refuses a key with nothing behind it: it would look set and change nothing."""
+        if value is None and info.field_name not in cls._nothing_allowed:
+            raise mistake("have a value", "write one, or remove the key", quiet=True)
+        return value
 
 
 @dataclass(frozen=True, slots=True)
@@ -221,13 +266,37 @@ def _fallback(value: object, *, actions: tuple[Literal["deny", "skip"], ...]) ->
     )
 
 
+def _fallback_form(*actions: str) -> forms.Form:
+    stand_in = {
+        "type": "object",
+        "properties": {"as": _VALUE_FORM | {"description": "The value it counts as."}},
+        "required": ["as"],
+        "additionalProperties": False,
+    }
+    return {"anyOf": [{"enum": list(actions)}, stand_in]}
+
+
 class LabelRule(Part):
     """What is allowed of one label, and what stands in where it is missing or not allowed."""
 
     values: list[LabelValue] = Field(default=[], max_length=LABEL_VALUES_MAX)
+    """The values allowed; left out: any."""
+
     renamed: dict[LabelValue, LabelValue] = Field(default={}, max_length=LABEL_VALUES_MAX)
-    missing: Annotated[Fallback, PlainValidator(_missing)] | None = None
-    otherwise: Annotated[Fallback, PlainValidator(_otherwise)] | None = None
+    """Old values and the new ones they count as: `{chat: support-chat}`."""
+
+    missing: Annotated[
+        Fallback, PlainValidator(_missing), WithJsonSchema(_fallback_form("deny", "skip"))
+    ] | None = None  # fmt: skip
+    """A request without this label: deny it, skip the limits scoped by it, or count it `{as: …}`.
+
+    Left out: it counts as (none).
+    """
+
+    otherwise: Annotated[
+        Fallback, PlainValidator(_otherwise), WithJsonSchema(_fallback_form("deny"))
+    ] | None = None  # fmt: skip
+    """A value that is not allowed: deny the request, or count it `{as: …}`; left out: as (none)."""
 
 
 def _ttl(value: object) -> int:
@@ -238,17 +307,29 @@ def _fixed(value: object) -> int:
     return _read(lambda text: scalars.duration_ms(text, at_least="1s", at_most="366d"), value)
 
 
+UNSETTLED = ("release", "charge_input", "charge_estimate")
+"""What may be charged of a reservation that nobody settles."""
+
+
 def _unsettled(value: object) -> str:
-    if value not in {"release", "charge_input", "charge_estimate"}:
+    if value not in UNSETTLED:
         raise mistake("be release, charge_input or charge_estimate")
     return str(value)
 
 
 class ReservationRules(Part):
-    """How long reservations live, in milliseconds, and how an unsettled one ends."""
+    """How long reservations live, and how one ends that nobody settles."""
 
-    ttl: Annotated[int, PlainValidator(_ttl)] = 5 * 60_000
-    unsettled: Annotated[str, PlainValidator(_unsettled)] = "charge_input"
+    ttl: Annotated[int, PlainValidator(_ttl), WithJsonSchema(forms.DURATION)] = 5 * 60_000
+    """How long a reservation lives, 1s to 7d; 5m where nothing is said.
+
+    Read as milliseconds.
+    """
+
+    unsettled: Annotated[
+        str, PlainValidator(_unsettled), WithJsonSchema(forms.word(UNSETTLED))
+    ] = "charge_input"  # fmt: skip
+    """What an unsettled one is charged: nothing, its input (the default), or all it reserved."""
 
 
 def _instant(value: object, info: ValidationInfo) -> int:
@@ -256,14 +337,20 @@ def _instant(value: object, info: ValidationInfo) -> int:
     return _read(lambda text: scalars.instant_unix_ms(text, zone), value)
 
 
-Instant = Annotated[int, PlainValidator(_instant)]
+Instant = Annotated[int, PlainValidator(_instant), WithJsonSchema(forms.INSTANT)]
 
 
 class Total(Part):
-    """Everything between two instants, in milliseconds since 1970 UTC; either may be absent."""
+    """Everything between two instants, of which either may be left out.
+
+    Read as milliseconds since 1970 UTC.
+    """
 
     since: Instant | None = Field(default=None, alias="from")
+    """The first instant that counts, in the policy's zone where no other is said."""
+
     until: Instant | None = None
+    """The first instant that no longer counts."""
 
     @model_validator(mode="after")
     def _in_order(self) -> Total:
@@ -274,6 +361,13 @@ class Total(Part):
 
 CALENDARS = ("hour", "day", "week", "month", "quarter", "year")
 """The spans of a calendar."""
+
+ANCHORS = {
+    "week_starts_on": ("week",),
+    "month_starts_on": ("month", "quarter", "year"),
+    "year_starts_in": ("quarter", "year"),
+}
+"""The spans of a calendar that have an anchor, by the key that says it."""
 
 WEEK_DAYS = ("monday", "tuesday", "wednesday", "thursday", "friday", "saturday", "sunday")
 """The days a week may start on; ISO 8601 counts them from 1."""
@@ -286,6 +380,8 @@ MONTHS = (
 
 MONTH_STARTS_ON_MAX = 28
 """The last day a month may start on: every month has it."""
+
+_MONTH_DAYS = tuple(str(day) for day in range(1, MONTH_STARTS_ON_MAX + 1))
 
 
 def _calendar(value: object, info: ValidationInfo) -> str:
@@ -303,8 +399,8 @@ def _calendar(value: object, info: ValidationInfo) -> str:
 
 def _one_of(value: object, words: tuple[str, ...], *, noun: str) -> int:
     """Which of `words` it is, counted from 1."""
-    if isinstance(value, str) and value.lower() in words:
-        return words.index(value.lower()) + 1
+    if value in words:
+        return words.index(str(value)) + 1
     begun = [] if not isinstance(value, str) or not value else [
         each for each in words if each.startswith(value.lower())
     ]  # fmt: skip
@@ -321,10 +417,8 @@ def _year_starts_in(value: object) -> int:
 
 
 def _month_starts_on(value: object) -> int:
-    if isinstance(value, str) and value.isascii() and value.isdigit():
-        day = int(value[:3])
-        if 1 <= day <= MONTH_STARTS_ON_MAX:
-            return day
+    if value in _MONTH_DAYS:
+        return _MONTH_DAYS.index(str(value)) + 1
     raise mistake(
         f"be a day from 1 to {MONTH_STARTS_ON_MAX}",
         "write a day that every month has; leave it out for the 1st",
@@ -337,17 +431,59 @@ def _request(value: object) -> bool:
     return True
 
 
+# What an editor should know of a window beyond its keys: one span, with that span's anchors.
+_WINDOW_FORM: forms.Form = {
+    "oneOf": [{"required": [kind]} for kind in ("fixed", "calendar", "total")],
+    "dependentRequired": {"time_zone": ["calendar"]},
+    "dependentSchemas": {
+        key: {"properties": {"calendar": {"enum": list(spans)}}, "required": ["calendar"]}
+        for key, spans in ANCHORS.items()
+    },
+}
+
+
 class Window(Part):
-    """The span a limit counts over: exactly one of its kinds is set."""
+    """The span a limit counts over: one of fixed, calendar and total, or the word `request`."""
+
+    model_config = ConfigDict(json_schema_extra=_WINDOW_FORM)
+    _nothing_allowed = ("total",)
 
     time_zone: Zone | None = None
-    request: Annotated[bool, PlainValidator(_request)] = False
-    fixed: Annotated[int, PlainValidator(_fixed)] | None = None
-    calendar: Annotated[str, PlainValidator(_calendar)] | None = None
-    week_starts_on: Annotated[int, PlainValidator(_week_starts_on)] | None = None
-    month_starts_on: Annotated[int, PlainValidator(_month_starts_on)] | None = None
-    year_starts_in: Annotated[int, PlainValidator(_year_starts_in)] | None = None
-    total: Annotated[Total, BeforeValidator(_nothing_is_empty)] | None = None
+    """The zone of a calendar window, where it is not the policy's."""
+
+    request: SkipJsonSchema[Annotated[bool, PlainValidator(_request)]] = False
+    fixed: Annotated[int, PlainValidator(_fixed), WithJsonSchema(forms.DURATION)] | None = None
+    """Spans of this length, 1s to 366d, one after the other since 1970.
+
+    Read as milliseconds.
+    """
+
+    calendar: Annotated[
+        str, PlainValidator(_calendar), WithJsonSchema(forms.word(CALENDARS))
+    ] | None = None  # fmt: skip
+    """Spans of a calendar, in the limit's time zone."""
+
+    week_starts_on: Annotated[
+        int, PlainValidator(_week_starts_on),
+        WithJsonSchema(forms.word(WEEK_DAYS)),
+    ] | None = None  # fmt: skip
+    """The day a calendar week starts on; monday where nothing is said."""
+
+    month_starts_on: Annotated[
+        int, PlainValidator(_month_starts_on),
+        WithJsonSchema({"type": "integer", "minimum": 1, "maximum": MONTH_STARTS_ON_MAX}),
+    ] | None = None  # fmt: skip
+    """The day on which a calendar month, quarter or year starts; the 1st where nothing is said."""
+
+    year_starts_in: Annotated[
+        int, PlainValidator(_year_starts_in), WithJsonSchema(forms.word(MONTHS))
+    ] | None = None  # fmt: skip
+    """The month in which a calendar year, and so its first quarter, starts; january if not said."""
+
+    total: Annotated[
+        Total, BeforeValidator(_nothing_is_empty), forms.OrElse({"type": "null"})
+    ] | None = None  # fmt: skip
+    """Everything that was ever used, or what was used between two instants."""
 
     @model_validator(mode="before")
     @classmethod
@@ -366,18 +502,23 @@ class Window(Part):
 
 
 class Amounts(Part):
-    """How much of each unit; None is not limited."""
+    """How much of each unit; one that is left out is not limited."""
+
+    model_config = ConfigDict(
+        json_schema_extra={
+            "minProperties": 1,
+            "dependentSchemas": {"concurrency": {"maxProperties": 1}},
+        }
+    )
 
     tokens: Number | None = None
-    requests: Number | None = None
-    concurrency: Number | None = None
+    """Model tokens, input and output together."""
 
-    @field_validator("tokens", "requests", "concurrency", mode="before")
-    @classmethod
-    def _said(cls, value: object) -> object:
-        if value is None:
-            raise mistake("be a whole number", "write a number such as 500, 16_000, 200k or 1.5M")
-        return value
+    requests: Number | None = None
+    """Calls."""
+
+    concurrency: Number | None = None
+    """Calls that are open at one time; it stands alone, and its limit has no window."""
 
 
 def _unlimited(value: object) -> object:
@@ -396,34 +537,104 @@ def _some(value: dict[str, list[str]]) -> dict[str, list[str]]:
 
 
 class Override(Part):
-    """Other amounts of a limit for some values of its scope; None is unlimited."""
+    """Other amounts of a limit for some values of its scope."""
 
-    match: Annotated[Matches, AfterValidator(_some)] = Field(alias="for")
-    amount: Annotated[Amounts | None, BeforeValidator(_unlimited)]
+    match: Annotated[Matches, AfterValidator(_some)] = Field(
+        alias="for", json_schema_extra={"minProperties": 1}
+    )
+    """For whom: values of the limit's scope, every one of which must match."""
+
+    amount: Annotated[
+        Amounts | None, BeforeValidator(_unlimited), forms.OrElse({"const": "unlimited"})
+    ]  # fmt: skip
+    """The amounts instead of the limit's, or `unlimited`; a unit that is left out keeps its own.
+
+    Read as None where it is unlimited.
+    """
+
+
+class OverrideFile(Part):
+    """A file of overrides, one in each row."""
+
+    file: Annotated[str, WithJsonSchema({"type": "string", "minLength": 1})]
+    """A CSV file beside the policy: its first line names labels of the scope, then units."""
+
+
+# The rows of files have been put in their place before a limit is read.
+_OVERRIDE_FILE_FORM = OverrideFile.model_json_schema()
 
 
 class Limit(Part):
-    """At most so much per window, for each value of a scope."""
+    """At most so much in each window, for each value of a scope."""
 
-    name: Annotated[str, PlainValidator(_limit_name)]
+    model_config = ConfigDict(
+        json_schema_extra={
+            "if": {"properties": {"amount": {"required": ["concurrency"]}}},
+            "then": {"not": {"required": ["window"]}},
+            "else": {"required": ["window"]},
+        }
+    )
+
+    name: Annotated[
+        str, PlainValidator(_limit_name),
+        WithJsonSchema({"type": "string", "pattern": f"^{_LIMIT_NAME.pattern}$"}),
+    ]  # fmt: skip
+    """Its name in every answer; counters are kept by it."""
+
     match: Matches = {}
+    """Whom it concerns: every label must match; left out: everyone."""
+
     exclude: Matches = Field(default={}, alias="except")
+    """Whom it does not concern: who matches every label of these."""
+
     scope: list[LabelKey] = Field(default=[], max_length=SCOPE_MAX)
-    window: Window | None = None
+    """The labels it counts by: a counter for each of their values; left out: one for all."""
+
+    window: Annotated[Window, forms.OrElse(forms.word(("request", "total")))] | None = None
+    """The span it counts over; `request` holds each request alone against the amount."""
+
     amount: Amounts
-    overrides: list[Override] = Field(default=[], max_length=OVERRIDES_MAX)
+    """How much of each unit; all must hold."""
+
+    overrides: Annotated[
+        list[Annotated[Override, forms.OrElse(_OVERRIDE_FILE_FORM)]],
+        Field(max_length=OVERRIDES_MAX),
+        forms.OrElse(_OVERRIDE_FILE_FORM),
+    ] = []  # fmt: skip
+    """Other amounts for some values of the scope; for each unit, the first that matches decides."""
 
 
-Labels = dict[DeclaredKey, Annotated[LabelRule, BeforeValidator(_nothing_is_empty)]]
+Labels = dict[
+    DeclaredKey,
+    Annotated[LabelRule, BeforeValidator(_nothing_is_empty), forms.OrElse({"type": "null"})],
+]
 
 
 class Policy(Part):
-    """A whole policy file."""
+    """Who may spend how many tokens, and over which span."""
 
-    policy: Annotated[str, PlainValidator(lambda v: _text(v, bytes_max=POLICY_NAME_BYTES_MAX))]
+    policy: Annotated[
+        str, PlainValidator(lambda v: _text(v, bytes_max=POLICY_NAME_BYTES_MAX)),
+        WithJsonSchema(forms.text(bytes_max=POLICY_NAME_BYTES_MAX)),
+    ]  # fmt: skip
+    """The policy's name."""
+
     time_zone: Zone | None = None
-    mode: Annotated[str, AfterValidator(_mode)] = "enforce"
+    """The zone of calendar windows, and of the hours by which usage is kept: an IANA name."""
+
+    mode: Annotated[
+        str, AfterValidator(_mode), WithJsonSchema(forms.word(("enforce",)))
+    ] = "enforce"  # fmt: skip
+    """What the limits do; `enforce` is the only mode of this version."""
+
     labels: Labels = Field(default={}, max_length=LABELS_MAX)
+    """What is known of labels; a label that is not built in must be declared to be used."""
+
     reservations: ReservationRules = ReservationRules()
+    """How long reservations live, and how one ends that nobody settles."""
+
     limits: list[Limit] = Field(default=[], max_length=LIMITS_MAX)
+    """The limits; all that concern a request must hold."""
+
     rollups: list[RollupKey] = Field(default=list(ROLLUPS), max_length=ROLLUPS_MAX)
+    """The labels by which usage is kept for each hour."""

@@ -47,7 +47,17 @@ def test_version_loads_nothing_heavy() -> None:
 def test_help_names_every_command_without_loading_one() -> None:
     shown = run("--help")
     assert shown.exit_code == 0
-    for name in ("demo", "init", "check", "serve", "settings", "limits", "usage", "count"):
+    for name in (
+        "demo",
+        "init",
+        "check",
+        "schema",
+        "serve",
+        "settings",
+        "limits",
+        "usage",
+        "count",
+    ):
         assert f"\n  {name} " in shown.stdout
 
 
@@ -75,6 +85,30 @@ def test_a_first_policy_in_no_zone_is_the_wrong_question(tmp_path: Path) -> None
     assert answer.exit_code == 2
     assert "did you mean Asia/Tokyo?" in answer.stderr
     assert not (tmp_path / "policy.yaml").exists()
+
+
+def test_a_first_policy_names_its_schema_only_if_asked(tmp_path: Path) -> None:
+    path, schema = tmp_path / "limits.yaml", tmp_path / "limits.schema.json"
+    assert run("init", str(path)).exit_code == 0
+    assert path.read_text().startswith("# A policy for bursar")
+    assert not schema.exists()
+    answer = run("init", str(path), "--schema", "--force")
+    assert answer.exit_code == 0
+    assert answer.stdout == f"wrote {path} and {schema}; now: bursar serve --policy {path}\n"
+    first = path.read_text().splitlines()[0]
+    assert first == "# yaml-language-server: $schema=limits.schema.json"
+    assert json.loads(schema.read_text()) == json.loads(run("schema").stdout)
+    assert parse(path).policy.policy == "first"
+
+
+def test_a_schema_that_is_there_is_not_written_over(tmp_path: Path) -> None:
+    path, schema = tmp_path / "policy.yaml", tmp_path / "policy.schema.json"
+    schema.write_text("mine")
+    answer = run("init", str(path), "--schema")
+    assert answer.exit_code == 1
+    assert f"{schema} exists already" in answer.stderr
+    assert not path.exists()
+    assert schema.read_text() == "mine"
 
 
 def test_check_prints_every_mistake_and_answers_no(tmp_path: Path) -> None:

@@ -163,6 +163,9 @@ WRONG = [
     (ZONED + "calendar: month, month_starts_on: 29}}", "p.yaml:4: `limits[a].window.m", "every"),
     (ZONED + "calendar: year, year_starts_in: 2}}", "p.yaml:4: `limits[a].window.yea", "its name"),
     (ZONED + "calendar: year, year_starts_in: Febuary}}", "p.yaml:4: `limits[a].windo", "february"),
+    (ZONED + "calendar: year, year_starts_in: May}}", "p.yaml:4: `limits[a].window.y", "write may"),
+    (ZONED + "fixed: }}", "p.yaml:4: `limits[a].window.fixed` must have a value", "remove the key"),
+    (ZONED + "calendar: month, month_starts_on: 0015}}", "p.yaml:4: `limits[a].window", "every"),
     (ZONED + "fixed: 7d, week_starts_on: sunday}}", "p.yaml:4: `week_starts_on` does not", "week"),
     (OVERRIDDEN + "{for: {tenant: a}}", "p.yaml:8: `limits[a].overrides[0].amount` is missing", ""),
     (OVERRIDDEN + "{amount: unlimited}", "p.yaml:8: `limits[a].overrides[0].for` is mis", "whom"),
@@ -371,7 +374,7 @@ def test_calendar_anchors_become_the_numbers_that_the_rules_take() -> None:
         "{calendar: week, week_starts_on: sunday}",
         "{calendar: month, month_starts_on: 15}",
         "{calendar: quarter, year_starts_in: february, month_starts_on: 28}",
-        "{calendar: year, year_starts_in: December}",
+        "{calendar: year, year_starts_in: december}",
     ]
     limits = "".join(
         f"  - {{name: l{index}, window: {each}, amount: {{tokens: 1}}}}\n"

@@ -55,14 +55,16 @@ ODD = [
         concerning('match: {feature: [search, "embed*"]}'),
         (
             "p.yaml:6: `embed*` matches no value of `feature`: it has no effect\n  "
-            "hint: allowed are support-chat, search, summaries; add it to `labels.feature.values` if it is one"
+            "hint: allowed are support-chat, search, summaries; add it to "
+            "`labels.feature.values` if it is one"
         ),
     ),
     (
         concerning("except: {feature: zz}"),
         (
             "p.yaml:6: `except` leaves nothing out: `zz` is not a value of `feature`\n  "
-            "hint: allowed are support-chat, search, summaries; add it to `labels.feature.values` if it is one"
+            "hint: allowed are support-chat, search, summaries; add it to "
+            "`labels.feature.values` if it is one"
         ),
     ),
     (

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import os
+import time
 from collections.abc import Generator, Mapping, Sequence
 from datetime import timedelta
 from types import TracebackType
@@ -130,19 +131,25 @@ class AsyncClient:
         """
         if self.is_forked() or self._wire.closed:
             return
-        self._check()
-        self._wake()
-        await self._wait_for_those_behind()
+        await self.flush(CLOSE_GRACE_S)
         self._exchange.closing = True
         await self._wire.close()
         for task in self._behind():
             task.cancel()
-        await self._wait_for_those_behind()
+        if behind := self._behind():
+            await asyncio.wait(behind, timeout=CLOSE_GRACE_S)
         self._exchange.outbox.close()
 
-    async def _wait_for_those_behind(self) -> None:
-        if tasks := self._behind():
-            await asyncio.wait(tasks, timeout=CLOSE_GRACE_S)
+    async def flush(self, timeout: timedelta | float) -> bool:  # noqa: ASYNC109  it says no
+        """Waits until all that waits for the sidecar is sent, as `Client.flush` does."""
+        deadline_s = time.monotonic() + to_seconds(timeout)
+        self._check()
+        while True:
+            self._wake()
+            behind = self._behind()
+            if not behind or deadline_s <= time.monotonic():
+                return not behind and self._exchange.outbox.is_empty()
+            await asyncio.wait(behind, timeout=deadline_s - time.monotonic())
 
     def _behind(self) -> list[asyncio.Task[Any]]:
         running = [*self._settling, *([self._courier] if self._courier else [])]

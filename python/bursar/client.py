@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 import threading
+import time
 from collections.abc import Mapping, Sequence
 from datetime import timedelta
 from typing import Self, TypeVar, Unpack
@@ -108,14 +109,26 @@ class Client:
         """
         if self.is_forked() or self._wire.closed:
             return
-        self._wake()
-        if self._courier is not None:
-            self._courier.join(CLOSE_GRACE_S)
+        self.flush(CLOSE_GRACE_S)
         self._exchange.closing = True
         self._wire.close()
         if self._courier is not None:
             self._courier.join(CLOSE_GRACE_S)
         self._exchange.outbox.close()
+
+    def flush(self, timeout: timedelta | float) -> bool:
+        """Waits until all that waits for the sidecar is sent; says whether it was, in `timeout`.
+
+        Calls that were let through and still run are not waited for.
+        """
+        deadline_s = time.monotonic() + to_seconds(timeout)
+        self._process.check()
+        self._wire.check()
+        while not self._exchange.outbox.is_empty() and deadline_s > time.monotonic():
+            self._wake()
+            if self._courier is not None:
+                self._courier.join(max(0.0, deadline_s - time.monotonic()))
+        return self._exchange.outbox.is_empty()
 
     def is_forked(self) -> bool:
         """Says whether this is a forked child of the process that made the client."""

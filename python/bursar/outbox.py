@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import logging
+import math
 import threading
 import time
 from dataclasses import dataclass, fields
@@ -67,7 +68,7 @@ class Outbox:
     def stats(self) -> Stats:
         """What has been counted."""
         with self._lock:
-            waiting = len(self._memory) + (len(self._spool) if self._spool else 0)
+            waiting = len(self._memory) + (self._spool.count() if self._spool is not None else 0)
             return Stats(**{**self._counts, "waiting": waiting})
 
     def count(self, name: str) -> None:
@@ -109,11 +110,17 @@ class Outbox:
     def begin(self) -> bool:
         """Says whether somebody must start to deliver; if so, it is the one who asked."""
         with self._lock:
-            look = not self._looked_for_orphans and self._spool and self._spool.orphans()
-            if self._working or not (self._ready or look):
+            if not self._looked_for_orphans and (self._spool is None or not self._spool.orphans()):
+                self._looked_for_orphans = True
+            if self._working or (self._looked_for_orphans and not self._ready):
                 return False
             self._working = True
             return True
+
+    def is_empty(self) -> bool:
+        """Says whether nothing is to be sent, and nobody has left anything either."""
+        with self._lock:
+            return not self._ready and self._looked_for_orphans
 
     def stop(self) -> None:
         """Says that nobody delivers any more."""
@@ -123,13 +130,12 @@ class Outbox:
     def take(self) -> spool_pb2.SpoolEntry | None:
         """The next entry to send; None: there is none, and whoever delivers is done."""
         with self._lock:
-            for named in list(self._ready):
+            now_s = time.monotonic()
+            while named := next(iter(self._ready), ""):
                 entry = self._find(named)
-                if entry is not None and self._behind.get(named, time.monotonic()) >= (
-                    time.monotonic()
-                ):
+                if entry is not None and now_s <= self._behind.get(named, math.inf):
                     return entry
-                self._remove(named)
+                self._remove(named)  # a release behind that was tried for long enough
             self._working = False
             return None
 
@@ -154,9 +160,9 @@ class Outbox:
     def tidy(self) -> None:
         """Syncs what was written, and once takes over what others have left; waits for the disk."""
         with self._lock:
-            handle = self._spool.handle_to_sync() if self._spool else None
+            handle = self._spool.handle_to_sync() if self._spool is not None else None
             look, self._looked_for_orphans = not self._looked_for_orphans, True
-            if look and self._spool:
+            if look and self._spool is not None:
                 for named in self._spool.adopt():
                     self._ready[named] = None
                     self._counts["adopted"] += 1
@@ -187,9 +193,9 @@ class Outbox:
                     _log.error("a settlement is lost with its client: %s", entry)
             self._memory.clear()
             self._ready.clear()
-            if self._spool:
-                if len(self._spool):
-                    where, waiting = self._spool.directory, len(self._spool)
+            if self._spool is not None:
+                if self._spool.count():
+                    where, waiting = self._spool.directory, self._spool.count()
                     _log.warning("%d settlements wait in %s for the next client", waiting, where)
                 self._spool.close()
 
@@ -212,11 +218,11 @@ class Outbox:
 
     def _find(self, reservation_id: str) -> spool_pb2.SpoolEntry | None:
         found = self._memory.get(reservation_id)
-        return found if found or not self._spool else self._spool.get(reservation_id)
+        return found if found or self._spool is None else self._spool.get(reservation_id)
 
     def _remove(self, reservation_id: str) -> None:
         self._ready.pop(reservation_id, None)
         self._behind.pop(reservation_id, None)
         self._memory.pop(reservation_id, None)
-        if self._spool:
+        if self._spool is not None:
             self._spool.remove(reservation_id)

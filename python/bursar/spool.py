@@ -74,7 +74,8 @@ class Spool:
         self._handle = -1
         self._path = self.directory / "none"
 
-    def __len__(self) -> int:
+    def count(self) -> int:
+        """How many settlements wait."""
         return len(self._waiting)
 
     def check_usable(self) -> None:

@@ -5,12 +5,16 @@
 from __future__ import annotations
 
 import contextlib
+import os
 import queue
+import signal
 import socket
+import tempfile
 import threading
 from collections.abc import Callable, Iterator, Sequence
 from concurrent import futures
 from dataclasses import dataclass, field
+from pathlib import Path
 from typing import Any, NoReturn, cast
 
 import grpc
@@ -23,9 +27,23 @@ from google.rpc import (  # type: ignore[import-untyped]  # no stubs
     status_pb2,
 )
 from tests.python.sdk.either import Blocking, Loop
+from tests.system.conftest import Served
 
 import bursar
 from bursar.v1 import quota_pb2, quota_pb2_grpc
+
+AWAY_POLICY = """
+policy: tests
+time_zone: UTC
+labels:
+  tenant: {missing: deny}
+reservations: {ttl: 5m, unsettled: charge_input}
+limits:
+  - name: tenant-total
+    scope: [tenant]
+    window: total
+    amount: {tokens: 1_000_000, requests: 1_000_000}
+"""
 
 
 @dataclass(frozen=True)
@@ -193,3 +211,61 @@ def silent_port() -> Iterator[int]:
         listening.bind(("127.0.0.1", 0))
         listening.listen()
         yield listening.getsockname()[1]
+
+
+@dataclass
+class Away:
+    """A real sidecar that a test starts, stalls, kills and starts again, all on one socket."""
+
+    directory: Path
+    undo: contextlib.ExitStack
+    served: Served | None = None
+
+    @property
+    def target(self) -> str:
+        return f"unix:{self.directory / 'run' / 'bursar.sock'}"
+
+    def start(self, **settings: str) -> None:
+        self.served = Served(self.directory, AWAY_POLICY, settings)
+        assert self.served.ready, self.served.log.read_text()
+        self.undo.callback(self.served.close)
+
+    def kill(self) -> None:
+        assert self.served is not None
+        self.served.kill()
+
+    def stall(self) -> None:
+        """Stops it from doing anything, though it takes connections."""
+        assert self.served is not None
+        self.served.process.send_signal(signal.SIGSTOP)
+        os.waitid(os.P_PID, self.served.process.pid, os.WSTOPPED | os.WNOWAIT)
+
+    def go_on(self) -> None:
+        assert self.served is not None
+        self.served.process.send_signal(signal.SIGCONT)
+
+    def counted(self) -> tuple[int, int, int]:
+        """The tokens committed and reserved, and the calls, of tenant acme."""
+        assert self.served is not None
+        rows = self.served.ask("limits")["standings"]
+        by_unit = {row["unit"].lower().removeprefix("unit_"): row for row in rows}
+        tokens, requests = by_unit.get("tokens", {}), by_unit.get("requests", {})
+        return (
+            int(tokens.get("committed", 0)),
+            int(tokens.get("reserved", 0)),
+            int(requests.get("committed", 0)),
+        )
+
+
+@pytest.fixture
+def away(directory: Path) -> Iterator[Away]:
+    """A sidecar that is not there until the test starts it."""
+    with contextlib.ExitStack() as undo:
+        yield Away(directory, undo)
+
+
+@pytest.fixture
+def directory() -> Iterator[Path]:
+    """A directory whose path is short enough for a socket in it."""
+    with tempfile.TemporaryDirectory(prefix="bursar-") as made:
+        yield Path(made)

@@ -90,6 +90,9 @@ class Blocking:
     def count(self, **asked: Any) -> Any:
         return self._loop.wait(self._client.count(**asked))
 
+    def flush(self, timeout: float) -> bool:
+        return self._loop.wait(self._client.flush(timeout))
+
     def close(self) -> None:
         self._loop.wait(self._client.close())
 

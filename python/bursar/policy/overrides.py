@@ -106,7 +106,7 @@ class _Overrides:
             document.add(place, f"a policy must name at most {FILES_MAX} files", hint="join some")
         elif isinstance(found, OSError):
             reason = found.strerror or str(found)
-            hint = f"it is looked for at {file}: names are relative to the policy file"
+            hint = f"it was looked for at {file.absolute()}: names are relative to the policy file"
             document.add(place, f"the file `{name}` cannot be read: {reason}", hint=hint)
         elif self.shape.scope and self.shape.units:  # without them the limit has its own mistake
             for number, row in _Table(document, str(file), self.shape).rows(found):

@@ -177,7 +177,7 @@ def test_check_reads_the_files_that_a_policy_names(tmp_path: Path) -> None:
     missing = run("check", str(path))
     assert missing.stdout == (
         f"{path}:7: the file `credits.csv` cannot be read: No such file or directory\n"
-        f"  hint: it is looked for at {credits_file}: names are relative to the policy file\n"
+        f"  hint: it was looked for at {credits_file}: names are relative to the policy file\n"
     )
     credits_file.write_text("tenant,tokens\nacme,1K\n")
     wrong = run("check", str(path))

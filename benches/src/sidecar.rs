@@ -25,6 +25,7 @@ pub(crate) fn serve(socket: &Path, data: &Path) -> Result<(), Failure> {
         follow_interval: FOLLOW_INTERVAL,
         connections_max: CONNECTIONS_MAX,
         hand_clock: None,
+        reset_changed: false,
     })?;
     println!("serving");
     loop {

@@ -112,6 +112,7 @@ class Sidecar:
         reservations_open_max: int,
         settled_ids_max: int,
         settled_span_ms: int,
+        reset_changed: bool = False,
         hand_clock_unix_ms: int | None = None,
     ) -> Sidecar:
         """Opens the ledger, recovers, brings the policy into force, binds, and serves.
@@ -127,6 +128,21 @@ class Sidecar:
 
     def policy(self) -> bytes:
         """A `GetPolicyResponse`."""
+
+    def activate(
+        self,
+        *,
+        policy: bytes,
+        policy_digest: bytes,
+        policy_source: bytes,
+        reset_changed: bool = False,
+    ) -> int | None:
+        """Brings a policy into force, durably, and gives its version.
+
+        None: the file is the one that came last, and nothing changed. Raises `BadPolicy`, with a
+        line for each mistake, where it has any, or would count something from nothing and
+        `reset_changed` does not allow that; the policy in force stays.
+        """
 
     def standings(self, *, request: bytes) -> bytes:
         """A `ListStandingsResponse` to a `ListStandingsRequest`; ValueError if that is wrong."""

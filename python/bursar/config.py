@@ -52,6 +52,13 @@ def _count(text: str) -> int:
     return number
 
 
+def _yes_or_no(text: str) -> bool:
+    answers = {"yes": True, "true": True, "1": True, "no": False, "false": False, "0": False}
+    if text.strip().lower() not in answers:
+        raise SettingsError(f"must be yes or no (got {text})")
+    return answers[text.strip().lower()]
+
+
 def span_ms(text: str) -> int:
     """Reads a duration such as `500ms`, `10s`, `5m`, `24h` or `7d`; raises SettingsError."""
     return _scaled(text, _SPAN, _SPAN_MS, "a duration such as 500ms, 10s, 5m or 24h")
@@ -93,7 +100,12 @@ def _socket(text: str) -> str:
 
 
 def _setting(
-    default: object, *, environment: str, read: Callable[[str], object], meaning: str, shown: str
+    default: object = MISSING,
+    *,
+    environment: str,
+    read: Callable[[str], object],
+    meaning: str,
+    shown: str,
 ) -> Any:  # noqa: ANN401  a dataclass field takes the type of what it describes
     facts = {"environment": environment, "read": read, "meaning": meaning, "shown": shown}
     return field(default=default, metadata=facts)
@@ -152,6 +164,10 @@ class Settings:
         86_400_000, environment="BURSAR_SETTLED_SPAN", read=span_ms, shown="24h",
         meaning="How long a settled id is remembered.",
     )  # fmt: skip
+    reset_changed: bool = _setting(
+        default=False, environment="BURSAR_RESET_CHANGED", read=_yes_or_no, shown="no",
+        meaning="Let limits that a changed policy counts anew begin empty, instead of refusing it.",
+    )  # fmt: skip
     stop_grace_ms: int = _setting(
         10_000, environment="BURSAR_STOP_GRACE", read=span_ms, shown="10s",
         meaning="How long calls in flight may take to end when the sidecar stops.",
@@ -182,6 +198,11 @@ class Setting:
     def required(self) -> bool:
         """Whether a sidecar cannot start without it."""
         return self.shown == REQUIRED
+
+    @property
+    def is_flag(self) -> bool:
+        """Whether the option alone, without a value, says yes."""
+        return self.read is _yes_or_no
 
 
 def all_settings() -> tuple[Setting, ...]:

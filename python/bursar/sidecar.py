@@ -7,8 +7,8 @@ import logging
 import re
 import signal
 import time
-from collections.abc import Callable
-from contextlib import AsyncExitStack
+from collections.abc import Callable, Iterator
+from contextlib import AsyncExitStack, contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 from types import TracebackType
@@ -19,10 +19,11 @@ from prometheus_client import CollectorRegistry
 from bursar import _core
 from bursar.admin.drain import Drain
 from bursar.admin.http import HttpServer, application
+from bursar.admin.policy_file import PolicyFile
 from bursar.admin.service import AdminServer, AdminService, Place
 from bursar.books.books import Books, open_books
 from bursar.config import Settings
-from bursar.errors import BooksError, Mistake, PolicyError, StartError
+from bursar.errors import BadPolicy, BooksError, Mistake, PolicyError, StartError
 from bursar.policy.parse import ParsedPolicy, parse
 from bursar.v1 import admin_pb2
 from bursar.wire import policy_message
@@ -42,11 +43,16 @@ def read_policy(path: Path) -> tuple[ParsedPolicy, bytes]:
     Returns what was read and the bytes of its bursar.v1.Policy.
     """
     parsed = parse(path)
+    return parsed, checked_message(parsed)
+
+
+def checked_message(parsed: ParsedPolicy) -> bytes:
+    """Has the rules check a policy that was read; gives the bytes of its bursar.v1.Policy."""
     message = policy_message(parsed.policy).SerializeToString(deterministic=True)
     found = _core.check_policy(policy=message)
     if found:
         raise PolicyError([_mistake_of_rules(parsed, each) for each in found])
-    return parsed, message
+    return message
 
 
 def _mistake_of_rules(parsed: ParsedPolicy, what: str) -> Mistake:
@@ -57,6 +63,16 @@ def _mistake_of_rules(parsed: ParsedPolicy, what: str) -> Mistake:
             if re.search(rf"(?<![\w.-]){re.escape(name)}(?![\w.-])", line):
                 return Mistake(parsed.path, number, 1, what)
     return Mistake(parsed.path, 0, 0, what)
+
+
+@contextmanager
+def _words_of(parsed: ParsedPolicy) -> Iterator[None]:
+    """Says of a policy that the data plane refuses where in its file the mistakes are."""
+    try:
+        yield
+    except BadPolicy as error:
+        found = str(error).splitlines()
+        raise PolicyError([_mistake_of_rules(parsed, each) for each in found]) from None
 
 
 @dataclass(frozen=True, slots=True)
@@ -82,6 +98,7 @@ class Sidecar:
         self._dead = False
         self._core: _core.Sidecar
         self._drain: Drain
+        self._policy_file: PolicyFile
         self.addresses: Addresses
         self.policy_name = ""
 
@@ -122,9 +139,17 @@ class Sidecar:
         self._drain = Drain(source=self._core, books=books, registry=self._registry)
         started_at_unix_ms = time.time_ns() // 1_000_000
         place = Place(str(data_directory), socket, self._core.listen_address(), started_at_unix_ms)
-        admin = AdminServer(
-            AdminService(core=self._core, books=books, drain=self._drain, place=place)
+        self._policy_file = PolicyFile(
+            Path(settings.policy), activate=self._activate, registry=self._registry
         )
+        service = AdminService(
+            core=self._core,
+            books=books,
+            drain=self._drain,
+            place=place,
+            policy_file=self._policy_file,
+        )
+        admin = AdminServer(service)
         admin_address = await admin.start(settings.admin_listen)
         self._undo.push_async_callback(admin.stop, _ADMIN_GRACE_S)
         http = HttpServer(
@@ -139,9 +164,30 @@ class Sidecar:
         self._admin = admin
         draining = asyncio.create_task(self._drain_again_and_again())
         self._undo.push_async_callback(_cancelled, draining)
+        watching = asyncio.create_task(self._policy_file.watch())
+        self._undo.push_async_callback(_cancelled, watching)
         self.addresses = Addresses(place.socket, place.listen, admin_address, http_address)
 
+    def look_at_policy_file(self) -> None:
+        """Has the policy file read now, even if it looks as it did."""
+        self._policy_file.look_now()
+
+    def _activate(self, parsed: ParsedPolicy) -> int | None:
+        """Brings a policy that was read into force; raises PolicyError, and the old one stays."""
+        message = checked_message(parsed)
+        with _words_of(parsed):
+            return self._core.activate(
+                policy=message,
+                policy_digest=parsed.digest,
+                policy_source=parsed.source,
+                reset_changed=self._settings.reset_changed,
+            )
+
     def _start_core(self, parsed: ParsedPolicy, message: bytes) -> _core.Sidecar:
+        with _words_of(parsed):
+            return self._new_core(parsed, message)
+
+    def _new_core(self, parsed: ParsedPolicy, message: bytes) -> _core.Sidecar:
         settings = self._settings
         return _core.Sidecar(
             data_directory=settings.data,
@@ -156,6 +202,7 @@ class Sidecar:
             reservations_open_max=settings.reservations_open_max,
             settled_ids_max=settings.settled_ids_max,
             settled_span_ms=settings.settled_span_ms,
+            reset_changed=settings.reset_changed,
             hand_clock_unix_ms=self._hand_clock_unix_ms,
         )
 
@@ -252,6 +299,9 @@ async def _serve(settings: Settings, when_ready: Callable[[Sidecar], None]) -> i
     for number in (signal.SIGTERM, signal.SIGINT):
         loop.add_signal_handler(number, told_to_stop.set)
     async with Sidecar(settings) as sidecar:
+        loop.add_signal_handler(signal.SIGHUP, sidecar.look_at_policy_file)
+        if settings.reset_changed:
+            _log.warning("limits that a changed policy counts anew begin empty: --reset-changed")
         when_ready(sidecar)
         stop = asyncio.create_task(told_to_stop.wait())
         death = asyncio.create_task(sidecar.died())

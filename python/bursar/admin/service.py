@@ -21,6 +21,7 @@ from grpc_reflection.v1alpha import reflection
 
 from bursar import wire
 from bursar.admin.drain import Drain
+from bursar.admin.policy_file import PolicyFile
 from bursar.books.books import Books
 from bursar.errors import BooksError, StartError
 from bursar.v1 import admin_pb2, admin_pb2_grpc
@@ -66,8 +67,11 @@ class Place:
 class AdminService(admin_pb2_grpc.AdminServiceServicer):
     """Answers operators; whatever may wait, waits in a thread."""
 
-    def __init__(self, *, core: Core, books: Books, drain: Drain, place: Place) -> None:
+    def __init__(
+        self, *, core: Core, books: Books, drain: Drain, place: Place, policy_file: PolicyFile
+    ) -> None:
         """Asks `core` about the data plane and `books` about usage, which `drain` brings there."""
+        self._policy_file = policy_file
         self._core = core
         self._books = books
         self._drain = drain
@@ -91,6 +95,7 @@ class AdminService(admin_pb2_grpc.AdminServiceServicer):
         status.started_at_unix_ms = self._place.started_at_unix_ms
         status.counted_by = "this sidecar, 1 of 1"
         status.ledger.books_sequence = self._drain.position
+        status.policy_file.CopyFrom(self._policy_file.status)
         return status
 
     async def GetPolicy(  # noqa: N802

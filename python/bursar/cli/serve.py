@@ -7,7 +7,7 @@ import logging
 import sys
 from collections.abc import Callable
 from datetime import UTC, datetime
-from typing import TYPE_CHECKING, TypeVar
+from typing import TYPE_CHECKING, Any, TypeVar
 
 import click
 
@@ -40,7 +40,10 @@ def _settings_options(function: _Function) -> _Function:
     """Adds an option for every setting."""
     for setting in reversed(all_settings()):
         text = f"{setting.meaning}  [env: {setting.environment}; default: {setting.shown}]"
-        option = click.option(setting.option, setting.name, metavar="VALUE", help=text)
+        shape: dict[str, Any] = {"metavar": "VALUE"}
+        if setting.is_flag:
+            shape = {"is_flag": True, "flag_value": "yes", "default": None}
+        option = click.option(setting.option, setting.name, help=text, **shape)
         function = option(function)
     return function
 
@@ -75,7 +78,7 @@ def command(*, as_json: bool, log_level: str, **options: str | None) -> None:
     except SettingsError as error:
         show.fail(show.EXIT_WRONG, str(error).replace("\n", "\nerror: "))
     except PolicyError as error:
-        hint = "nothing was started; `bursar check` names the mistakes too"
+        hint = "nothing was started"
         show.fail(show.EXIT_WRONG, f"the policy has mistakes\n{error}", hint)
     except (BursarError, OSError) as error:
         show.fail(show.EXIT_UNDECIDED, f"the sidecar cannot start: {error}")

@@ -77,6 +77,11 @@ def _facts(status: admin_pb2.GetStatusResponse) -> list[tuple[str, str]]:
         facts.append(("window time", show.instant(status.window_time_unix_ms)))
     if ledger.entries_cut:
         facts.append(("cut at start", f"{show.amount(ledger.entries_cut)} entries never durable"))
+    file = status.policy_file
+    read = f"{file.path}, read {show.instant(file.read_at_unix_ms)}"
+    changes = f"{show.amount(file.reloads)} taken, {show.amount(file.refusals)} refused"
+    facts.insert(1, ("policy file", f"{read}; changes since the start: {changes}"))
+    facts[2:2] = [("", f"refused: {mistake}") for mistake in file.mistakes]
     if ledger.poisoned:
         facts.append(("poisoned", ledger.poisoned))
     return facts

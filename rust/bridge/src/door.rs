@@ -1,7 +1,7 @@
 //! The one way in and out: it leaves the interpreter, words errors as exceptions, and refuses a forked child.
 
 use bursar_load::LoadError;
-use bursar_server::{AskError, StartError};
+use bursar_server::{ActivateError, AskError, StartError};
 use bursar_store::{IndexError, OpenError, ReadError};
 use pyo3::exceptions::{PyRuntimeError, PyValueError};
 use pyo3::prelude::*;
@@ -18,6 +18,10 @@ impl Wrong {
     /// The data plane cannot do what it was asked.
     pub(crate) fn core(message: impl ToString) -> Self {
         Self::Named("CoreError", message.to_string())
+    }
+
+    fn bad_policy(mistakes: &[String]) -> Self {
+        Self::Named("BadPolicy", mistakes.join("\n"))
     }
 
     fn into_exception(self, py: Python<'_>) -> PyErr {
@@ -94,7 +98,8 @@ impl From<LoadError> for Wrong {
 impl From<StartError> for Wrong {
     fn from(error: StartError) -> Self {
         let class = match &error {
-            StartError::BadPolicy(_) => "BadPolicy",
+            // A line for each, so that whoever has the file can say where.
+            StartError::BadPolicy(mistakes) => return Self::bad_policy(mistakes),
             StartError::Store(OpenError::Locked { .. }) => "DataDirectoryLocked",
             StartError::Store(
                 OpenError::Corrupt { .. }
@@ -104,6 +109,15 @@ impl From<StartError> for Wrong {
             StartError::Store(_) | StartError::Listen(_) | StartError::Failed(_) => "CoreError",
         };
         Self::Named(class, error.to_string())
+    }
+}
+
+impl From<ActivateError> for Wrong {
+    fn from(error: ActivateError) -> Self {
+        match error {
+            ActivateError::BadPolicy(mistakes) => Self::bad_policy(&mistakes),
+            ActivateError::Ask(error) => error.into(),
+        }
     }
 }
 

@@ -27,7 +27,7 @@ impl Sidecar {
     #[new]
     #[pyo3(signature = (*, data_directory, socket, listen, policy, policy_digest, policy_source,
         segment_bytes, ledger_bytes_max, counters_max, reservations_open_max, settled_ids_max,
-        settled_span_ms, hand_clock_unix_ms=None))]
+        settled_span_ms, reset_changed=false, hand_clock_unix_ms=None))]
     #[allow(clippy::too_many_arguments, reason = "what is flat crosses as keyword arguments")]
     fn new(
         py: Python<'_>,
@@ -43,6 +43,7 @@ impl Sidecar {
         reservations_open_max: usize,
         settled_ids_max: usize,
         settled_span_ms: u64,
+        reset_changed: bool,
         hand_clock_unix_ms: Option<i64>,
     ) -> PyResult<Self> {
         through(py, || {
@@ -55,6 +56,7 @@ impl Sidecar {
                     digest: policy_digest.into(),
                     source: policy_source.into(),
                 },
+                reset_changed,
                 segment_bytes,
                 ledger_bytes_max,
                 bounds: Bounds {
@@ -85,6 +87,27 @@ impl Sidecar {
     /// A `GetPolicyResponse`.
     fn policy<'py>(&self, py: Python<'py>) -> PyResult<Bound<'py, PyBytes>> {
         self.message(py, |running| Ok(running.policy()?))
+    }
+
+    /// Brings a policy into force and gives its version; None where the file is the one that came last.
+    #[pyo3(signature = (*, policy, policy_digest, policy_source, reset_changed=false))]
+    fn activate(
+        &self,
+        py: Python<'_>,
+        policy: &[u8],
+        policy_digest: &[u8],
+        policy_source: &[u8],
+        reset_changed: bool,
+    ) -> PyResult<Option<u64>> {
+        let running = self.running()?;
+        through(py, || {
+            let file = PolicyFile {
+                policy: policy.into(),
+                digest: policy_digest.into(),
+                source: policy_source.into(),
+            };
+            Ok(running.activate(file, reset_changed)?)
+        })
     }
 
     /// A `ListStandingsResponse` to a `ListStandingsRequest`.

@@ -2,6 +2,7 @@
 
 use hashbrown::HashMap;
 
+use crate::identity::of_unit;
 use crate::labels::Labels;
 use crate::mapping::NONE;
 use crate::overrides::Overrides;
@@ -167,9 +168,13 @@ impl Compiled {
         &self.policy
     }
 
-    /// The identity of each limit, in the policy's order.
+    /// The identity of each limit's counters of each unit, in the policy's order.
     pub fn identities(&self) -> Vec<u64> {
-        self.limits.iter().map(|limit| limit.identity).collect()
+        let counters = self.limits.iter().flat_map(|ready| {
+            let amounts = self.limit(ready).map(|limit| &*limit.amounts).unwrap_or_default();
+            amounts.iter().map(|amount| of_unit(ready.identity, amount.unit))
+        });
+        counters.collect()
     }
 
     /// The limit of an identity.

@@ -36,7 +36,7 @@ pub struct Activated {
     pub source: Box<[u8]>,
     /// The keys usage is kept by from here on.
     pub rollups: Vec<Box<str>>,
-    /// The identities of its limits.
+    /// The identities of its limits' counters, one for each unit of a limit.
     pub identities: Vec<u64>,
 }
 

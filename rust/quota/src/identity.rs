@@ -4,7 +4,7 @@ use std::hash::Hasher as _;
 
 use siphasher::sip::SipHasher13;
 
-use crate::policy::{CalendarUnit, LabelMatch, Limit, Window};
+use crate::policy::{CalendarUnit, LabelMatch, Limit, Unit, Window};
 use crate::time::Timestamp;
 
 /// Writes values so that no two different sequences of them write the same bytes.
@@ -103,4 +103,31 @@ impl Limit {
         encoding.window(&self.window);
         encoding.0.finish()
     }
+
+    /// The parts of which another limit of the same name has others, by their names in a policy file: those
+    /// that make up an identity.
+    pub(crate) fn parts_changed(&self, other: &Self) -> Vec<&'static str> {
+        let digest = |write: &dyn Fn(&mut Encoding)| {
+            let mut encoding = Encoding(SipHasher13::new());
+            write(&mut encoding);
+            encoding.0.finish()
+        };
+        let parts = |limit: &Self| {
+            let scope: Vec<&str> = limit.scope.iter().map(|key| &**key).collect();
+            [
+                ("window", digest(&|encoding| encoding.window(&limit.window))),
+                ("scope", digest(&|encoding| encoding.texts(scope.iter().copied()))),
+                ("match", digest(&|encoding| encoding.matches(&limit.matches))),
+                ("except", digest(&|encoding| encoding.matches(&limit.except))),
+            ]
+        };
+        let pairs = parts(self).into_iter().zip(parts(other));
+        pairs.filter(|(one, two)| one != two).map(|((name, _), _)| name).collect()
+    }
+}
+
+/// What tells the counters of a limit's one unit from those of every other limit and unit.
+pub(crate) fn of_unit(identity: u64, unit: Unit) -> u64 {
+    // Asked for on the way to each grant, so it must be cheap: identities are spread already.
+    identity ^ u64::from(unit as u8).wrapping_mul(0x9e37_79b9_7f4a_7c15)
 }

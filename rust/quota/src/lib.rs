@@ -5,6 +5,7 @@
 //! changes, live, in recovery and in every proof.
 
 mod apply;
+mod change;
 mod check;
 mod commit;
 mod compile;
@@ -33,6 +34,7 @@ mod usage;
 mod window;
 
 pub use apply::ApplyError;
+pub use change::{Anew, Difference};
 pub use compile::Compiled;
 pub use counter::{Counter, CounterKey, Span};
 pub use event::{Activated, Effect, Event, Recorded, Reserved, Settled, Touched};

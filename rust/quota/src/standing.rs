@@ -3,6 +3,7 @@
 use std::cmp::Ordering;
 
 use crate::counter::{Counter, CounterKey, Span};
+use crate::identity::of_unit;
 use crate::policy::{Limit, Policy, Unit, Window};
 use crate::request::Standing;
 use crate::rules::Rules;
@@ -52,7 +53,7 @@ impl Rules<'_> {
         if remaining == 0 {
             return Some(Milliseconds(0));
         }
-        let began = parts.span.start.or_else(|| self.since(parts.identity))?;
+        let began = parts.span.start.or_else(|| self.since(parts))?;
         let elapsed = began.until(self.now);
         if taken == 0 || elapsed.0 == 0 {
             return None;
@@ -66,7 +67,7 @@ impl Rules<'_> {
     /// Since when a limit counts, where it came into force after its window began and calls may have been
     /// made before it did.
     fn incomplete_since(&self, parts: &Parts<'_>) -> Option<Timestamp> {
-        let since = self.since(parts.identity)?;
+        let since = self.since(parts)?;
         let (_, first) = self.state.policies().next()?;
         let missed = match parts.limit.window {
             Window::Request => false,
@@ -77,8 +78,8 @@ impl Rules<'_> {
         (missed && first.activated_at < since).then_some(since)
     }
 
-    fn since(&self, identity: u64) -> Option<Timestamp> {
-        self.state.limits_since.get(&identity).copied()
+    fn since(&self, parts: &Parts<'_>) -> Option<Timestamp> {
+        self.state.limits_since.get(&of_unit(parts.identity, parts.unit)).copied()
     }
 }
 

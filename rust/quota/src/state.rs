@@ -81,7 +81,7 @@ pub struct State {
     pub(crate) instant: Timestamp,
     /// Policies by version.
     pub(crate) policies: BTreeMap<u64, Arc<PolicyRecord>>,
-    /// Since when each limit in force has been so without a gap, by identity.
+    /// Since when each unit of each limit in force has been so without a gap, by the identity of its counters.
     pub(crate) limits_since: HashMap<u64, Timestamp>,
     /// Live counters.
     pub(crate) counters: HashMap<Arc<CounterKey>, Counter>,
@@ -125,7 +125,8 @@ impl State {
         self.policies.iter().map(|(version, record)| (*version, record))
     }
 
-    /// Since when each limit in force has been so without a gap, by identity; an activation changes all of it.
+    /// Since when each unit of each limit in force has been so without a gap, by the identity of its counters;
+    /// an activation changes all of it.
     pub fn limits_since(&self) -> impl Iterator<Item = (u64, Timestamp)> {
         self.limits_since.iter().map(|(identity, since)| (*identity, *since))
     }

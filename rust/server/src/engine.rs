@@ -6,9 +6,9 @@ use std::sync::Arc;
 use std::task::Waker;
 
 use bursar_quota::{
-    Activated, Bounds, CommitAnswer, CommitRequest, Compiled, Event, IdHash, Past, RecordAnswer,
-    RecordRequest, ReleaseAnswer, ReleaseRequest, ReserveAnswer, ReserveRequest, Rules, State,
-    Timestamp,
+    Activated, Anew, Bounds, CommitAnswer, CommitRequest, Compiled, Event, IdHash, Past,
+    RecordAnswer, RecordRequest, ReleaseAnswer, ReleaseRequest, ReserveAnswer, ReserveRequest,
+    Rules, State, Timestamp, Unit,
 };
 use bursar_store::{Room, Store};
 
@@ -24,6 +24,34 @@ const EXPIRIES_PER_WRITE: usize = 4_096;
 
 /// How many ids beyond the horizon one step forgets; the sweep forgets the rest.
 const FORGET_STEPS: usize = 64;
+
+/// How many policies are kept compiled; reservations rarely outlive more.
+const COMPILED_MAX: usize = 8;
+
+/// What became of a policy that was to come into force.
+pub(crate) enum Activation {
+    /// It is in force, by this entry.
+    Entered { version: u64, sequence: u64 },
+    /// Its file is the one that came last: what is in force stays.
+    Same,
+    /// What is in force stays, and this is why.
+    Refused(Vec<String>),
+}
+
+/// Why a limit may not be counted anew without being told to.
+fn refused(anew: &Anew) -> String {
+    let words = anew.units.iter().map(|unit| match unit {
+        Unit::Tokens => "tokens",
+        Unit::Requests => "requests",
+        Unit::Concurrency => "concurrency",
+    });
+    let units = words.collect::<Vec<_>>().join(" and ");
+    format!(
+        "limit {:?} would count {units} anew, from nothing: {}; leave that as it was, or serve with \
+         --reset-changed to let it begin empty",
+        anew.limit, anew.because
+    )
+}
 
 /// An answer with what it rests on.
 pub(crate) struct Decided<Answer> {
@@ -42,6 +70,8 @@ pub(crate) struct Engine {
     pub(crate) bounds: Bounds,
     /// The most bytes the ledger may take, for people.
     pub(crate) ledger_bytes_max: u64,
+    /// Bytes of one segment of the ledger.
+    segment_bytes: u64,
     pub(crate) clock: Clock,
     pub(crate) deadlines: Deadlines,
     pub(crate) counts: Counts,
@@ -67,7 +97,7 @@ impl Engine {
         state: State,
         store: Store,
         policy: Arc<Compiled>,
-        (bounds, ledger_bytes_max): (Bounds, u64),
+        (bounds, ledger_bytes_max, segment_bytes): (Bounds, u64, u64),
         clock: Clock,
     ) -> Self {
         Self {
@@ -83,24 +113,36 @@ impl Engine {
             state,
             store,
             ledger_bytes_max,
+            segment_bytes,
             bounds,
             clock,
         }
     }
 
-    /// Brings the policy it was made with into force, by a new entry if its file is not the one that came
-    /// last; otherwise the one the ledger has.
-    ///
-    /// Gives the entry's sequence, or 0 where there is none.
-    pub(crate) fn activate(&mut self, file: &PolicyFile) -> Result<u64, Fault> {
+    /// Brings a policy into force by a new entry, if its file is not the one that came last and either it
+    /// counts nothing anew or `reset_changed` allows that. Otherwise the one in force stays.
+    pub(crate) fn activate(
+        &mut self,
+        policy: Arc<Compiled>,
+        file: &PolicyFile,
+        reset_changed: bool,
+    ) -> Result<Activation, Fault> {
         let last = self.state.policy_in_force();
         let last = last.map(|(version, record)| (version, *record.digest == *file.digest));
-        if let Some((version, true)) = last {
+        let mut mistakes = self.too_large(file);
+        if let Some((version, same)) = last {
             self.in_force = (version, self.policy(version)?);
-            return Ok(0);
+            if same {
+                return Ok(Activation::Same);
+            }
+            if !reset_changed {
+                mistakes.extend(policy.counts_anew(&self.in_force.1).iter().map(refused));
+            }
+        }
+        if !mistakes.is_empty() {
+            return Ok(Activation::Refused(mistakes));
         }
         let version = last.map_or(0, |(version, _)| version) + 1;
-        let policy = self.in_force.1.clone();
         let event = Event::Activated(Activated {
             version,
             digest: file.digest.clone().into(),
@@ -111,9 +153,31 @@ impl Engine {
         });
         let now = self.begin()?;
         let sequence = self.enter(now, &event)?;
-        self.compiled.insert(version, policy.clone());
+        self.keep(version, policy.clone());
         self.in_force = (version, policy);
-        Ok(sequence)
+        Ok(Activation::Entered { version, sequence })
+    }
+
+    /// Why the entry of a policy would fit no segment of the ledger; empty if it does.
+    fn too_large(&self, file: &PolicyFile) -> Vec<String> {
+        let bytes = file.policy.len() + file.source.len();
+        let most = usize::try_from(self.segment_bytes / 2).unwrap_or(usize::MAX);
+        let mistake = || {
+            format!(
+                "the policy takes {bytes} bytes with its file, and a segment of the ledger holds \
+                 {most} of one; write less, or give the ledger larger segments"
+            )
+        };
+        (bytes > most).then(mistake).into_iter().collect()
+    }
+
+    /// Keeps a compiled policy, at most so many; the oldest goes first, and is compiled again if needed.
+    fn keep(&mut self, version: u64, policy: Arc<Compiled>) {
+        if self.compiled.len() >= COMPILED_MAX {
+            let oldest = self.compiled.keys().min().copied();
+            oldest.map(|oldest| self.compiled.remove(&oldest));
+        }
+        self.compiled.insert(version, policy);
     }
 
     pub(crate) fn reserve(
@@ -316,7 +380,7 @@ impl Engine {
             ))
         })?;
         let policy = Arc::new(policy);
-        self.compiled.insert(version, policy.clone());
+        self.keep(version, policy.clone());
         Ok(policy)
     }
 

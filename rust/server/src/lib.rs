@@ -24,5 +24,5 @@ mod wire;
 
 pub use ahead::{check_policy, count_tokens};
 pub use listen::ListenError;
-pub use running::{AskError, End, Running, Server, StartError};
+pub use running::{ActivateError, AskError, End, Running, Server, StartError};
 pub use settings::{CONNECTIONS_MAX, FOLLOW_INTERVAL, PolicyFile, Settings};

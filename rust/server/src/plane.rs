@@ -17,12 +17,12 @@ use tonic_health::server::HealthReporter;
 
 use crate::accept::{ACCEPTED_MAX, Listener};
 use crate::clock::Clock;
-use crate::engine::Engine;
+use crate::engine::{Activation, Engine};
 use crate::fault::Fault;
 use crate::listen::{self, Socket};
 use crate::running::{End, Fate, StartError};
 use crate::service::Service;
-use crate::settings::Settings;
+use crate::settings::{PolicyFile, Settings};
 use crate::shared::Shared;
 use crate::wire::ask::Durability;
 use crate::{http, sweep};
@@ -41,8 +41,25 @@ pub(crate) type Ask = Box<dyn FnOnce(&Shared) + Send>;
 /// What whoever started it may say.
 pub(crate) enum Command {
     Ask(Ask),
+    Activate(Box<Activate>),
     Drain,
     Stop(Duration),
+}
+
+/// A policy that is to come into force, compiled by whoever asks, so that no decision waits for that.
+pub(crate) struct Activate {
+    pub(crate) policy: Arc<Compiled>,
+    pub(crate) file: PolicyFile,
+    pub(crate) reset_changed: bool,
+    pub(crate) answer: SyncSender<Result<Activation, Fault>>,
+}
+
+impl Activate {
+    async fn run(self, shared: Arc<Shared>) {
+        let answer = activate(&shared, self.policy, &self.file, self.reset_changed).await;
+        // Whoever asked may have gone.
+        let _ = self.answer.send(answer);
+    }
 }
 
 /// What is known once it serves.
@@ -103,8 +120,9 @@ fn start(settings: Settings, policy: Compiled) -> Result<(Plane, Started), Start
         None => Clock::wall(state.instant()),
     };
     let slots = Arc::new(Semaphore::new(settings.connections_max));
-    let bounds = (settings.bounds, settings.ledger_bytes_max);
-    let engine = Engine::new(state, store, Arc::new(policy), bounds, clock);
+    let bounds = (settings.bounds, settings.ledger_bytes_max, settings.segment_bytes);
+    let policy = Arc::new(policy);
+    let engine = Engine::new(state, store, policy.clone(), bounds, clock);
     let shared = Shared::new(engine, slots.clone(), settings.connections_max);
     let runtime = tokio::runtime::Builder::new_current_thread()
         .enable_all()
@@ -116,7 +134,10 @@ fn start(settings: Settings, policy: Compiled) -> Result<(Plane, Started), Start
     runtime.spawn(async move { turns.write_turns().await });
     let syncs = shared.clone();
     runtime.spawn(async move { syncs.follow_syncs().await });
-    runtime.block_on(activate(&shared, &settings)).map_err(failed)?;
+    let first = activate(&shared, policy, &settings.policy, settings.reset_changed);
+    if let Activation::Refused(mistakes) = runtime.block_on(first).map_err(failed)? {
+        return Err(StartError::BadPolicy(mistakes));
+    }
     let sweeping = shared.clone();
     runtime.spawn(async move { sweep::sweep(&sweeping).await });
 
@@ -135,10 +156,18 @@ fn start(settings: Settings, policy: Compiled) -> Result<(Plane, Started), Start
     Ok((plane, Started { listen, index }))
 }
 
-/// Brings the policy into force, and waits until that survives a loss of power.
-async fn activate(shared: &Shared, settings: &Settings) -> Result<(), Fault> {
-    let sequence = shared.engine(|engine| engine.activate(&settings.policy))?;
-    shared.settled(sequence, Durability::Power).await
+/// Brings a policy into force, and waits until that survives a loss of power.
+async fn activate(
+    shared: &Shared,
+    policy: Arc<Compiled>,
+    file: &PolicyFile,
+    reset_changed: bool,
+) -> Result<Activation, Fault> {
+    let activation = shared.engine(|engine| engine.activate(policy, file, reset_changed))?;
+    if let Activation::Entered { sequence, .. } = activation {
+        shared.settled(sequence, Durability::Power).await?;
+    }
+    Ok(activation)
 }
 
 fn failed(fault: Fault) -> StartError {
@@ -212,7 +241,7 @@ impl Plane {
 
 /// Does what is asked until told to stop, and says within what grace; or says why it cannot go on.
 async fn until_stopped(
-    shared: &Shared,
+    shared: &Arc<Shared>,
     health: &HealthReporter,
     commands: &mut mpsc::UnboundedReceiver<Command>,
     serving: &mut JoinHandle<Result<(), String>>,
@@ -221,6 +250,9 @@ async fn until_stopped(
         tokio::select! {
             command = commands.recv() => match command {
                 Some(Command::Ask(ask)) => ask(shared),
+                Some(Command::Activate(activate)) => {
+                    tokio::spawn(activate.run(shared.clone()));
+                }
                 Some(Command::Drain) => drain(shared, health).await,
                 Some(Command::Stop(grace)) => return Ok(grace),
                 None => return Ok(Duration::ZERO),
@@ -239,12 +271,12 @@ async fn until_stopped(
     }
 }
 
+/// Takes nothing new from here on, and says so once, however often it is told.
 async fn drain(shared: &Shared, health: &HealthReporter) {
-    let _ = shared.engine(|engine| {
-        engine.draining = true;
-        Ok(())
-    });
-    report(health, ServingStatus::NotServing).await;
+    let draining = shared.engine(|engine| Ok(std::mem::replace(&mut engine.draining, true)));
+    if !draining.unwrap_or_default() {
+        report(health, ServingStatus::NotServing).await;
+    }
 }
 
 /// Lets the calls in flight end, at most within the grace; what is asked meanwhile is still answered.

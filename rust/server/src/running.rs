@@ -10,9 +10,10 @@ use bursar_quota::Timestamp;
 use bursar_store::IndexHandle;
 use tokio::sync::mpsc;
 
+use crate::engine::Activation;
 use crate::fault::Fault;
-use crate::plane::{self, Ask, Command};
-use crate::settings::Settings;
+use crate::plane::{self, Activate, Ask, Command};
+use crate::settings::{PolicyFile, Settings};
 use crate::shared::Shared;
 use crate::{metrics, status, sweep, wire};
 
@@ -53,6 +54,17 @@ pub enum AskError {
     /// We have a bug, or the ledger could not be written.
     #[error("{0}")]
     Failed(String),
+}
+
+/// Why a policy did not come into force.
+#[derive(Debug, thiserror::Error)]
+pub enum ActivateError {
+    /// The policy has mistakes, or may not follow on the one in force.
+    #[error("the policy has {} mistakes: {}", .0.len(), .0.join("; "))]
+    BadPolicy(Vec<String>),
+    /// There is no answer.
+    #[error(transparent)]
+    Ask(#[from] AskError),
 }
 
 impl From<Fault> for AskError {
@@ -168,6 +180,28 @@ impl Running {
     /// When it has stopped, or cannot read its own policy.
     pub fn policy(&self) -> Result<v1::GetPolicyResponse, AskError> {
         self.ask(|shared| shared.engine(|engine| status::policy(engine)))
+    }
+
+    /// Brings a policy into force, whole and between two calls; waits until that survives a loss of power.
+    /// Gives its version, or none where the file is the one that came last.
+    ///
+    /// # Errors
+    /// When the policy has mistakes, or would count something anew and `reset_changed` does not allow that:
+    /// then the one in force stays. When it has stopped.
+    pub fn activate(
+        &self,
+        file: PolicyFile,
+        reset_changed: bool,
+    ) -> Result<Option<u64>, ActivateError> {
+        let policy = wire::policy_from_bytes(&file.policy).map_err(ActivateError::BadPolicy)?;
+        let (answer, answered) = std_mpsc::sync_channel(1);
+        let ask = Activate { policy: Arc::new(policy), file, reset_changed, answer };
+        self.commands.send(Command::Activate(Box::new(ask))).map_err(|_| AskError::Stopped)?;
+        match answered.recv().map_err(|_| AskError::Stopped)?.map_err(AskError::from)? {
+            Activation::Entered { version, .. } => Ok(Some(version)),
+            Activation::Same => Ok(None),
+            Activation::Refused(mistakes) => Err(ActivateError::BadPolicy(mistakes)),
+        }
     }
 
     /// A page of where counters stand.

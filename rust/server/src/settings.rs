@@ -17,6 +17,8 @@ pub struct Settings {
     pub listen: Option<SocketAddr>,
     /// The policy to come into force, if its digest is not that of the last one that did.
     pub policy: PolicyFile,
+    /// Whether a policy may come into force, now and later, that counts something anew, from nothing.
+    pub reset_changed: bool,
     /// Bytes of one segment of the ledger.
     pub segment_bytes: u64,
     /// The most bytes all segments may take.

@@ -56,6 +56,8 @@ impl Backend for OverGrpc {
         settings.policy.digest = self.activations.to_le_bytes().to_vec();
         settings.bounds = self.bounds;
         settings.hand_clock = Some(self.now);
+        // Tables also tell what a limit does that begins empty.
+        settings.reset_changed = true;
         let running = Server::start(settings).unwrap();
         let socket = self.folder.path().join("bursar.sock");
         let channel = self.runtime.block_on(sidecar::unix_channel(&socket));

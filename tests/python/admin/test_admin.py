@@ -24,8 +24,9 @@ from prometheus_client import CollectorRegistry
 
 from bursar.admin.drain import BATCHES_MAX, Drain
 from bursar.admin.http import HttpServer, application
+from bursar.admin.policy_file import PolicyFile
 from bursar.admin.service import AdminServer, AdminService, Place
-from bursar.books.books import open_books
+from bursar.books.books import Books, open_books
 from bursar.errors import BooksError, StartError
 from bursar.v1 import admin_pb2, admin_pb2_grpc, policy_pb2, quota_pb2, usage_pb2
 
@@ -89,6 +90,12 @@ def admin_stub(channel: grpc.aio.Channel) -> admin_pb2_grpc.AdminServiceAsyncStu
     return cast("admin_pb2_grpc.AdminServiceAsyncStub", stub)
 
 
+def service_of(core: CannedCore, books: Books, drain: Drain, place: Place) -> AdminService:
+    """The service over a policy file that nobody has changed."""
+    file = PolicyFile(Path("policy.yaml"), activate=lambda _: None, registry=CollectorRegistry())
+    return AdminService(core=core, books=books, drain=drain, place=place, policy_file=file)
+
+
 def ask(tmp_path: Path, core: CannedCore, asked: Asked) -> None:
     """Serves admin over `core` and asks it."""
 
@@ -96,7 +103,7 @@ def ask(tmp_path: Path, core: CannedCore, asked: Asked) -> None:
         books = open_books(tmp_path)
         drain = Drain(source=core, books=books, registry=CollectorRegistry())
         place = Place("/data", "/run/bursar.sock", "", 1_000)
-        server = AdminServer(AdminService(core=core, books=books, drain=drain, place=place))
+        server = AdminServer(service_of(core, books, drain, place))
         address = await server.start("127.0.0.1:0")
         try:
             async with grpc.aio.insecure_channel(address) as channel:
@@ -273,7 +280,7 @@ def test_an_address_that_is_taken_is_a_clear_error(tmp_path: Path) -> None:
         core = CannedCore()
         drain = Drain(source=core, books=books, registry=CollectorRegistry())
         place = Place("", "", "", 0)
-        service = AdminService(core=core, books=books, drain=drain, place=place)
+        service = service_of(core, books, drain, place)
         first, second = AdminServer(service), AdminServer(service)
         address = await first.start("127.0.0.1:0")
         with pytest.raises(StartError, match=f"admin cannot listen on {address}"):

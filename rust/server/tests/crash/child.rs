@@ -38,6 +38,7 @@ pub(crate) fn wanted() -> Option<Settings> {
         bounds: settings::bounds(),
         connections_max: CONNECTIONS_MAX,
         hand_clock: Some(Timestamp(now)),
+        reset_changed: false,
     })
 }
 

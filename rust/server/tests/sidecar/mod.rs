@@ -91,6 +91,7 @@ pub fn settings(folder: &Path, policy: &v1::Policy) -> Settings {
         follow_interval: FOLLOW_INTERVAL,
         connections_max: CONNECTIONS_MAX,
         hand_clock: Some(START),
+        reset_changed: false,
     }
 }
 

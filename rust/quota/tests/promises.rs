@@ -6,10 +6,10 @@ mod memory;
 use std::sync::Arc;
 
 use bursar_quota::{
-    Amount, Basis, Bounds, CalendarUnit, Candidate, CommitRequest, Counted, Effect, Event,
+    Allowed, Amount, Basis, Bounds, CalendarUnit, Candidate, CommitRequest, Counted, Effect, Event,
     Fallback, IdHash, LabelMatch, LabelRule, Labels, Limit, Line, Meter, Method, Milliseconds,
-    Outcome, Policy, Recorded, Refusal, ReleaseRequest, ReserveAnswer, ReserveRequest, Settled,
-    Timestamp, Unit, Unsettled, UsageSums, Window, group,
+    Outcome, Override, Policy, Recorded, Refusal, ReleaseRequest, ReserveAnswer, ReserveRequest,
+    Settled, Timestamp, Unit, Unsettled, UsageSums, Window, group,
 };
 use jiff::tz::TimeZone;
 use memory::Memory;
@@ -116,12 +116,25 @@ fn rich() -> Limit {
 fn an_identity_is_the_same_in_every_version() {
     assert_eq!(minute("minute", 1).identity(), 8_951_526_492_989_351_197);
     assert_eq!(rich().identity(), 13059577130429795863);
+    let berlin = |unit| Window::Calendar(unit, TimeZone::get("Europe/Berlin").unwrap());
+    let of = |unit| Limit { window: berlin(unit), ..minute("calendar", 1) }.identity();
+    // These are as they were when calendars had no anchors.
+    assert_eq!(of(CalendarUnit::Hour), 6_497_781_896_031_777_936);
+    assert_eq!(of(CalendarUnit::Day), 11_924_113_261_352_237_052);
+    assert_eq!(of(CalendarUnit::Month { starts_on: 1 }), 14_021_268_721_358_423_205);
+    // And these have them.
+    assert_eq!(of(CalendarUnit::Month { starts_on: 2 }), 8_417_530_187_240_869_313);
+    assert_eq!(of(CalendarUnit::Week { starts_on: 1 }), 389_108_645_026_828_239);
+    let quarter = CalendarUnit::Quarter { starts_in: 1, starts_on: 1 };
+    assert_eq!(of(quarter), 8_539_683_658_983_917_547);
+    assert_eq!(of(CalendarUnit::Year { starts_in: 4, starts_on: 6 }), 1_725_849_642_037_575_255);
 }
 
 #[test]
-fn amounts_and_the_order_of_matches_are_not_part_of_an_identity() {
+fn amounts_overrides_and_the_order_of_matches_are_not_part_of_an_identity() {
     let mut other = rich();
     other.amounts = vec![Amount { unit: Unit::Requests, amount: 7 }];
+    other.overrides = vec![Override { matches: Vec::new(), allowed: Allowed::Unlimited }];
     other.matches.reverse();
     other.matches[0].values.reverse();
     assert_eq!(other.identity(), rich().identity());

@@ -164,9 +164,28 @@ fn what_cannot_be_served_is_refused_with_its_reason() {
     let mut mistaken = policy.clone();
     mistaken.time_zone = "Mars/Olympus".into();
     mistaken.limits[0].amounts[0].unit = v1::Unit::Cost.into();
+    let calendar = v1::CalendarWindow {
+        unit: v1::CalendarUnit::Month.into(),
+        week_starts_on: 1,
+        month_starts_on: 29,
+        ..Default::default()
+    };
+    mistaken.limits[0].window =
+        Some(v1::Window { kind: Some(v1::window::Kind::Calendar(calendar)) });
+    mistaken.limits[0].overrides = vec![v1::Override {
+        amounts: mistaken.limits[0].amounts.clone(),
+        unlimited: true,
+        ..Default::default()
+    }];
     let error = refusal(settings(folder.path(), &mistaken));
     let StartError::BadPolicy(mistakes) = &error else { panic!("{error}") };
-    for part in ["Mars/Olympus", "cost is not served"] {
+    for part in [
+        "Mars/Olympus",
+        "cost is not served",
+        "week_starts_on does not go with this calendar",
+        "month_starts_on must be 1 to 28 (got 29)",
+        "overrides[0]: unlimited is never written beside amounts",
+    ] {
         assert!(mistakes.iter().any(|mistake| mistake.contains(part)), "{mistakes:?}");
     }
 

@@ -74,6 +74,9 @@ def _print(standings: Sequence[quota_pb2.Standing], sequence: int, *, more: bool
     rows = show.table("", columns, numbers=numbers)
     for each in standings:
         share = (each.committed + each.reserved) / each.amount if each.amount else _FULL
+        remaining, amount = show.amount(each.remaining), show.amount(each.amount)
+        if each.unlimited:
+            share, remaining, amount = 0.0, "unlimited", "unlimited"
         colour = "red" if share >= _FULL else "yellow" if share >= _HIGH else "green"
         ends = each.HasField("window_end_unix_ms")
         rows.add_row(
@@ -84,8 +87,8 @@ def _print(standings: Sequence[quota_pb2.Standing], sequence: int, *, more: bool
             f"[{colour}]{'█' * min(_BAR, round(share * _BAR)):░<{_BAR}}[/]",
             show.amount(each.committed),
             show.amount(each.reserved),
-            show.amount(each.remaining),
-            show.amount(each.amount),
+            remaining,
+            amount,
             show.instant(each.window_end_unix_ms) if ends else show.NOTHING,
         )
     if standings:

@@ -36,6 +36,8 @@ def command(address: str, *, as_json: bool) -> None:
 
 
 def _print(status: admin_pb2.GetStatusResponse) -> None:
+    from rich.markup import escape
+
     console = show.out()
     ready = "[green]ready[/]" if status.ready else "[red]not ready[/]"
     console.print(f"bursar {status.version}, process {status.process_id}: {ready}")
@@ -44,7 +46,7 @@ def _print(status: admin_pb2.GetStatusResponse) -> None:
     rows = show.table("", ["", ""])
     rows.show_header = False
     for name, value in _facts(status):
-        rows.add_row(name, value)
+        rows.add_row(name, escape(value))  # a mistake names places as limits[name]
     console.print(rows)
 
 

@@ -548,7 +548,8 @@ def _pause_before_retry_s(denial: quota_pb2.Denial, left_s: float, poll_s: float
         if exact_s <= left_s:
             jitter_s = random.uniform(0.0, _JITTER_S_MAX)  # noqa: S311  no secret
             pauses_s.append(min(exact_s + jitter_s, left_s))
-    if denial.shortfalls and all(_may_clear(each, left_s) for each in denial.shortfalls):
+    a_settlement_helps = any(each.clears_on_settle for each in denial.shortfalls)
+    if a_settlement_helps and all(_may_clear(each, left_s) for each in denial.shortfalls):
         pauses_s.append(min(_jittered(poll_s), left_s))
     if not pauses_s or left_s <= 0:
         return None

@@ -9,7 +9,7 @@ import time
 from dataclasses import dataclass, fields
 
 from bursar.errors import SpoolError
-from bursar.spool import Spool, sync
+from bursar.spool import Spool
 from bursar.v1 import quota_pb2, spool_pb2
 
 MEMORY_RECORDS_MAX = 10_000
@@ -160,14 +160,14 @@ class Outbox:
     def tidy(self) -> None:
         """Syncs what was written, and once takes over what others have left; waits for the disk."""
         with self._lock:
-            handle = self._spool.handle_to_sync() if self._spool is not None else None
+            handle = self._spool.begin_sync() if self._spool is not None else None
             look, self._looked_for_orphans = not self._looked_for_orphans, True
             if look and self._spool is not None:
                 for named in self._spool.adopt():
                     self._ready[named] = None
                     self._counts["adopted"] += 1
-        if handle is not None:
-            sync(handle)
+        if handle is not None and self._spool is not None:
+            self._spool.end_sync(handle)
 
     def set_aside(self, entry: spool_pb2.SpoolEntry, why: str) -> None:
         """Keeps what was refused where a person can read it, and logs it once."""

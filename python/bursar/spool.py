@@ -64,6 +64,8 @@ class Spool:
         bytes_max: int = BYTES_MAX,
     ) -> None:
         """Touches nothing yet: the file is made with the first entry and goes with the last."""
+        self._handle = -1
+        self._syncing: set[int] = set()  # duplicates that the disk is busy with
         named = hashlib.sha256(_one_name(target).encode()).hexdigest()[:16]
         self.directory = base / named
         self._records_max, self._bytes_max = records_max, bytes_max
@@ -71,8 +73,12 @@ class Spool:
         self._waiting_bytes = 0
         self._file_bytes = 0
         self._synced = True
-        self._handle = -1
         self._path = self.directory / "none"
+
+    def __del__(self) -> None:
+        """Lets go of the file of a client that was not closed."""
+        if self._handle >= 0:
+            os.close(self._handle)
 
     def count(self) -> int:
         """How many settlements wait."""
@@ -127,12 +133,24 @@ class Spool:
         payload = self._waiting.get(reservation_id)
         return None if payload is None else spool_pb2.SpoolEntry.FromString(payload)
 
-    def handle_to_sync(self) -> int | None:
-        """A duplicate of the file's handle to hand to `sync`; None where all has been synced."""
+    def begin_sync(self) -> int | None:
+        """A handle for `end_sync`, which need not be locked; None where all has been synced."""
         if self._synced or self._handle < 0:
             return None
         self._synced = True
-        return os.dup(self._handle)
+        handle = os.dup(self._handle)
+        self._syncing.add(handle)
+        return handle
+
+    def end_sync(self, handle: int) -> None:
+        """Makes what was written survive a loss of power; waits for the disk."""
+        try:
+            os.fdatasync(handle)
+        except OSError as error:
+            _log.warning("what waits for the sidecar may not survive a loss of power: %s", error)
+        finally:
+            self._syncing.discard(handle)
+            os.close(handle)
 
     def orphans(self) -> list[Path]:
         """The files of other clients of this sidecar, of which some may be gone."""
@@ -167,7 +185,10 @@ class Spool:
         self._waiting_bytes, self._file_bytes, self._synced = 0, 0, True
 
     def forget(self) -> None:
-        """Closes a forked child's copy of the handle, which would hold its parent's lock."""
+        """Closes a forked child's copies of the handle, which would hold its parent's lock."""
+        for handle in self._syncing:
+            os.close(handle)
+        self._syncing.clear()
         self.close()
 
     def set_aside(self, entry: spool_pb2.SpoolEntry, why: str) -> Path:
@@ -265,16 +286,6 @@ def find_directory(spool: str | os.PathLike[str] | None) -> Path:
     state = os.environ.get("XDG_STATE_HOME")
     home = Path(state) if state else Path(os.path.expanduser("~")) / ".local" / "state"  # noqa: PTH111  Path.expanduser raises without a home
     return (home / "bursar" / "spool").absolute()
-
-
-def sync(handle: int) -> None:
-    """Makes what was written survive a loss of power, and closes the handle."""
-    try:
-        os.fdatasync(handle)
-    except OSError as error:
-        _log.warning("what waits for the sidecar may not survive a loss of power: %s", error)
-    finally:
-        os.close(handle)
 
 
 def _one_name(target: str) -> str:

@@ -225,8 +225,8 @@ class Away:
     def target(self) -> str:
         return f"unix:{self.directory / 'run' / 'bursar.sock'}"
 
-    def start(self, **settings: str) -> None:
-        self.served = Served(self.directory, AWAY_POLICY, settings)
+    def start(self, policy: str = AWAY_POLICY, **settings: str) -> None:
+        self.served = Served(self.directory, policy, settings)
         assert self.served.ready, self.served.log.read_text()
         self.undo.callback(self.served.close)
 

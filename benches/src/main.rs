@@ -4,26 +4,31 @@
 //! machine whose speed drifts drifts for both. Each round gives a ratio; the median of the ratios is the figure.
 #![allow(clippy::print_stdout, reason = "a report is what this program is for")]
 
-mod drive;
-mod echo;
-mod request;
+mod policy;
 mod sidecar;
 
 use std::error::Error;
 use std::path::Path;
 use std::process::{Child, Command, Stdio};
+use std::time::Duration;
 
-use crate::drive::{Driver, Round};
+use bursar_load::{Driver, Echo, Place, Round, Shape, Work};
+use bursar_proto::v1::Durability;
 
 /// What any of this program's parts may fail with.
 type Failure = Box<dyn Error + Send + Sync>;
 
 /// How many calls of each server a round measures, after a tenth as many unmeasured.
-const CALLS_PER_ROUND: usize = 10_000;
+const CALLS_PER_ROUND: u64 = 10_000;
 /// How many rounds there are; odd, so that there is a median.
 const ROUNDS: usize = 9;
 /// How many calls are in flight at once.
 const IN_FLIGHT: [usize; 2] = [1, 128];
+
+/// How the id of every call begins, so that with the call's number it is as long as a UUID.
+const RUN: &str = "0190a5c2-7b1e-7000-8000";
+/// Longer than a round takes, or a server is waited for before it is waited for again.
+const LONG: Duration = Duration::from_secs(60 * 60);
 
 /// Which cores the client and the servers run on.
 struct Placement {
@@ -44,7 +49,7 @@ fn main() -> Result<(), Failure> {
         [] => compare(),
         ["echo", socket, core] => {
             pin(core.parse()?)?;
-            echo::serve(Path::new(socket))
+            echo(Path::new(socket))
         }
         ["sidecar", socket, data, core] => {
             pin(core.parse()?)?;
@@ -62,6 +67,15 @@ fn pin(core: usize) -> Result<(), Failure> {
     cores.set(core);
     rustix::thread::sched_setaffinity(None, &cores)
         .map_err(|error| format!("cannot run on core {core}: {error}").into())
+}
+
+/// Serves the echo until killed, and says so on standard output.
+fn echo(socket: &Path) -> Result<(), Failure> {
+    let _echo = Echo::start(Some(socket.into()), None)?;
+    println!("serving");
+    loop {
+        std::thread::park();
+    }
 }
 
 fn compare() -> Result<(), Failure> {
@@ -93,19 +107,19 @@ fn measure(placement: &Placement, in_flight: usize) -> Result<Vec<(Round, Round)
     let _bursar =
         Server::start(&["sidecar".as_ref(), bursar_socket.as_ref(), data.as_ref(), core.as_ref()])?;
     pin(placement.client)?;
-    let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build()?;
-    runtime.block_on(async {
-        let mut echo = Driver::connect(&echo_socket, in_flight).await?;
-        let mut bursar = Driver::connect(&bursar_socket, in_flight).await?;
-        for driver in [&mut echo, &mut bursar] {
-            driver.round(CALLS_PER_ROUND / 10).await?;
-        }
-        let mut rounds = Vec::with_capacity(ROUNDS);
-        for _ in 0..ROUNDS {
-            rounds.push((echo.round(CALLS_PER_ROUND).await?, bursar.round(CALLS_PER_ROUND).await?));
-        }
-        Ok(rounds)
-    })
+    let connect =
+        |socket| Driver::connect(&Place::Socket(socket), Shape { connections: 1, in_flight }, RUN);
+    let (mut echo, mut bursar) = (connect(echo_socket)?, connect(bursar_socket)?);
+    let work = Work::Reserve(Durability::Process);
+    for driver in [&mut echo, &mut bursar] {
+        driver.round(work, LONG, CALLS_PER_ROUND / 10)?;
+    }
+    let mut rounds = Vec::with_capacity(ROUNDS);
+    for _ in 0..ROUNDS {
+        let of_echo = echo.round(work, LONG, CALLS_PER_ROUND)?;
+        rounds.push((of_echo, bursar.round(work, LONG, CALLS_PER_ROUND)?));
+    }
+    Ok(rounds)
 }
 
 /// A server in a process of its own, killed when dropped.
@@ -142,10 +156,11 @@ fn report(placement: &Placement, in_flight: usize, rounds: &[(Round, Round)]) {
     };
     let p50 = |round: &Round| round.p50_ns as f64 / 1000.0;
     let p99 = |round: &Round| round.p99_ns as f64 / 1000.0;
+    let rate = |round: &Round| round.count as f64 * 1e9 / round.elapsed_ns as f64;
     let column = |of: fn(&(Round, Round)) -> &Round| {
         let (_, half, _) = middle(rounds.iter().map(|pair| p50(of(pair))).collect());
         let (_, tail, _) = middle(rounds.iter().map(|pair| p99(of(pair))).collect());
-        let (_, rate, _) = middle(rounds.iter().map(|pair| of(pair).calls_per_second).collect());
+        let (_, rate, _) = middle(rounds.iter().map(|pair| rate(of(pair))).collect());
         (format!("{half:.1}/{tail:.1}"), rate)
     };
     let (echo, echo_rate) = column(|pair| &pair.0);
@@ -157,12 +172,8 @@ fn report(placement: &Placement, in_flight: usize, rounds: &[(Round, Round)]) {
         placement.name,
         format!("p50 {half:.2} ({low:.2}–{high:.2})"),
     );
-    let (low, half, high) = middle(
-        rounds
-            .iter()
-            .map(|(echo, bursar)| bursar.calls_per_second / echo.calls_per_second)
-            .collect(),
-    );
+    let (low, half, high) =
+        middle(rounds.iter().map(|(echo, bursar)| rate(bursar) / rate(echo)).collect());
     println!(
         "{:<10} {:>9}  {:>19}/s  {:>19}/s  {:>24}",
         "",

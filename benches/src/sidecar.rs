@@ -1,19 +1,15 @@
 //! The data plane under the measuring policy, in a process of its own.
 
 use std::path::Path;
-use std::time::Duration;
 
 use bursar_server::{CONNECTIONS_MAX, FOLLOW_INTERVAL, PolicyFile, Server, Settings};
 use prost::Message as _;
 
-use crate::{Failure, request};
-
-/// How long one wait for its end takes; it is waited for again and again.
-const LONG: Duration = Duration::from_secs(60 * 60);
+use crate::{Failure, LONG, policy::policy};
 
 /// Serves until killed, and says so on standard output.
 pub(crate) fn serve(socket: &Path, data: &Path) -> Result<(), Failure> {
-    let policy = request::policy().encode_to_vec();
+    let policy = policy().encode_to_vec();
     let running = Server::start(Settings {
         data_directory: data.into(),
         socket: Some(socket.into()),

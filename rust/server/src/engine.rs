@@ -1,7 +1,7 @@
 //! The engine: state, store, policies and clock together. It reads, asks the rules, and writes: in a turn
 //! each question is decided in memory and its entry appended; the turn's entries are written at once.
 
-use std::collections::HashMap;
+use std::collections::VecDeque;
 use std::sync::Arc;
 use std::task::Waker;
 
@@ -77,8 +77,8 @@ pub(crate) struct Engine {
     pub(crate) counts: Counts,
     /// The policy in force, with its version.
     in_force: (u64, Arc<Compiled>),
-    /// Policies that were in force when an open or remembered reservation was granted, once needed.
-    compiled: HashMap<u64, Arc<Compiled>>,
+    /// Policies that were in force when a reservation was granted, at most [`COMPILED_MAX`], once needed.
+    compiled: VecDeque<(u64, Arc<Compiled>)>,
     /// The last sequence written through.
     pub(crate) written: u64,
     /// Calls that wait for this turn's write.
@@ -105,7 +105,7 @@ impl Engine {
             written: state.sequence(),
             counts: Counts::default(),
             in_force: (0, policy),
-            compiled: HashMap::new(),
+            compiled: VecDeque::new(),
             process_waiting: Vec::new(),
             power_waiting: Vec::new(),
             draining: false,
@@ -153,8 +153,11 @@ impl Engine {
         });
         let now = self.begin()?;
         let sequence = self.enter(now, &event)?;
-        self.keep(version, policy.clone());
-        self.in_force = (version, policy);
+        let (before, left) = std::mem::replace(&mut self.in_force, (version, policy));
+        // Version 0 is what the engine was made with, which is not in the ledger.
+        if before > 0 {
+            self.keep(before, left);
+        }
         Ok(Activation::Entered { version, sequence })
     }
 
@@ -171,13 +174,13 @@ impl Engine {
         (bytes > most).then(mistake).into_iter().collect()
     }
 
-    /// Keeps a compiled policy, at most so many; the oldest goes first, and is compiled again if needed.
+    /// Keeps a compiled policy, at most so many; the one kept longest goes first, whatever its version: an
+    /// old one that was just compiled has reservations that still settle by it.
     fn keep(&mut self, version: u64, policy: Arc<Compiled>) {
         if self.compiled.len() >= COMPILED_MAX {
-            let oldest = self.compiled.keys().min().copied();
-            oldest.map(|oldest| self.compiled.remove(&oldest));
+            self.compiled.pop_front();
         }
-        self.compiled.insert(version, policy);
+        self.compiled.push_back((version, policy));
     }
 
     pub(crate) fn reserve(
@@ -366,7 +369,10 @@ impl Engine {
 
     /// A policy by version, compiled from the ledger's record of it.
     fn policy(&mut self, version: u64) -> Result<Arc<Compiled>, Fault> {
-        if let Some(policy) = self.compiled.get(&version) {
+        if version == self.in_force.0 {
+            return Ok(self.in_force.1.clone());
+        }
+        if let Some((_, policy)) = self.compiled.iter().find(|(kept, _)| *kept == version) {
             return Ok(policy.clone());
         }
         let record = self

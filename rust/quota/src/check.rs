@@ -3,7 +3,7 @@
 use std::collections::BTreeSet;
 
 use crate::policy::{
-    Allowed, CalendarUnit, Fallback, LabelMatch, LabelRule, Limit, Policy, Unit, Window,
+    Allowed, Amount, CalendarUnit, Fallback, LabelMatch, LabelRule, Limit, Policy, Unit, Window,
 };
 use crate::time::Milliseconds;
 
@@ -176,15 +176,7 @@ fn check_amounts(place: &str, limit: &Limit, mistakes: &mut Vec<String>) {
     if limit.amounts.is_empty() {
         mistakes.push(format!("{place}: at least one amount is needed"));
     }
-    let mut units = BTreeSet::new();
-    for amount in &limit.amounts {
-        if !units.insert(amount.unit) {
-            mistakes.push(format!("{place}: {:?} has two amounts", amount.unit));
-        }
-        if amount.amount > Policy::AMOUNT_MAX {
-            mistakes.push(format!("{place}: an amount is at most 2^53 (got {})", amount.amount));
-        }
-    }
+    let units = check_units(place, &limit.amounts, mistakes);
     let concurrency = units.contains(&Unit::Concurrency);
     if concurrency && units.len() > 1 {
         mistakes.push(format!("{place}: concurrency is never written beside another unit"));
@@ -199,18 +191,25 @@ fn check_allowed(place: &str, limit: &Limit, allowed: &Allowed, mistakes: &mut V
     if amounts.is_empty() {
         mistakes.push(format!("{place}: an amount is needed, or unlimited"));
     }
+    for unit in check_units(place, amounts, mistakes) {
+        if !limit.amounts.iter().any(|known| known.unit == unit) {
+            mistakes.push(format!("{place}: the limit has no amount of {unit:?}"));
+        }
+    }
+}
+
+/// Checks each amount by itself, and gives the units there are.
+fn check_units(place: &str, amounts: &[Amount], mistakes: &mut Vec<String>) -> BTreeSet<Unit> {
     let mut units = BTreeSet::new();
     for amount in amounts {
         if !units.insert(amount.unit) {
             mistakes.push(format!("{place}: {:?} has two amounts", amount.unit));
         }
-        if !limit.amounts.iter().any(|known| known.unit == amount.unit) {
-            mistakes.push(format!("{place}: the limit has no amount of {:?}", amount.unit));
-        }
         if amount.amount > Policy::AMOUNT_MAX {
             mistakes.push(format!("{place}: an amount is at most 2^53 (got {})", amount.amount));
         }
     }
+    units
 }
 
 fn check_calendar(place: &str, unit: CalendarUnit, mistakes: &mut Vec<String>) {

@@ -177,11 +177,6 @@ impl Compiled {
         counters.collect()
     }
 
-    /// The limit of an identity.
-    pub fn limit_of(&self, identity: u64) -> Option<&Limit> {
-        self.policy.limits.get(*self.by_identity.get(&identity)?)
-    }
-
     /// What a scope value of the limit of an identity may have of a unit.
     pub(crate) fn amount_of(
         &self,
@@ -295,9 +290,7 @@ impl Ready {
             overrides: Overrides::of(limit),
         }
     }
-}
 
-impl Ready {
     /// What a scope value may have, by its values in the scope's order.
     pub(crate) fn amount_for<'v>(
         &self,

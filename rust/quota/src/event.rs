@@ -8,7 +8,7 @@ use crate::policy::Unsettled;
 use crate::reservation::{Counted, Hold, ReservationState};
 use crate::state::IdHash;
 use crate::time::{Milliseconds, Timestamp};
-use crate::usage::{Line, Outcome};
+use crate::usage::{Line, Outcome, tokens_reserved};
 
 /// What one entry of the ledger holds.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -86,6 +86,13 @@ pub struct Reserved {
     pub hour: Timestamp,
     /// Keys of labels that were renamed or stood in.
     pub mapped: Box<[Box<str>]>,
+}
+
+impl Reserved {
+    /// Tokens reserved: input, and output for every choice.
+    pub fn tokens_reserved(&self) -> u64 {
+        tokens_reserved(&self.input, self.output_tokens_granted, self.choices)
+    }
 }
 
 /// A reservation was committed, released or expired.

@@ -3,7 +3,7 @@
 use hashbrown::{Equivalent, HashMap};
 
 use crate::compile::Pattern;
-use crate::policy::{Allowed, Amount, Limit, Policy, Unit};
+use crate::policy::{Allowed, Amount, LabelMatch, Limit, Policy, Unit};
 
 /// The most lists that one entry with several labels is put in; a longer list of one label's values is used
 /// whole, and what an entry wants besides is looked at then.
@@ -66,9 +66,8 @@ impl Overrides {
             Self { entries: Vec::with_capacity(limit.overrides.len()), listings: Vec::new() };
         for (at, entry) in limit.overrides.iter().enumerate() {
             let place = |key: &str| limit.scope.iter().position(|other| **other == *key);
-            let pattern = |entry: &crate::policy::LabelMatch| {
-                Some((place(&entry.key)?, Pattern::new(&entry.values)))
-            };
+            let pattern =
+                |entry: &LabelMatch| Some((place(&entry.key)?, Pattern::new(&entry.values)));
             let patterns: Vec<_> = entry.matches.iter().filter_map(pattern).collect();
             made.list(at, &patterns);
             made.entries.push(Entry { patterns, allowed: entry.allowed.clone() });

@@ -6,7 +6,7 @@ use crate::counter::CounterKey;
 use crate::labels::Labels;
 use crate::policy::Unsettled;
 use crate::time::Timestamp;
-use crate::usage::Line;
+use crate::usage::{Line, tokens_reserved};
 
 /// Where a reservation or a record stands; the numbers are those of `bursar.v1.State`.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
@@ -98,7 +98,6 @@ pub struct Reservation {
 impl Reservation {
     /// Tokens reserved: input, and output for every choice.
     pub fn tokens_reserved(&self) -> u64 {
-        crate::usage::tokens_sum(&self.input)
-            .saturating_add(self.output_tokens_granted.saturating_mul(u64::from(self.choices)))
+        tokens_reserved(&self.input, self.output_tokens_granted, self.choices)
     }
 }

@@ -91,6 +91,11 @@ impl Line {
     }
 }
 
+/// Tokens of an input, and of so much output for every choice.
+pub(crate) fn tokens_reserved(input: &[Line], output_tokens_granted: u64, choices: u32) -> u64 {
+    tokens_sum(input).saturating_add(output_tokens_granted.saturating_mul(u64::from(choices)))
+}
+
 /// All tokens of some lines; lines are bounded in number and size, so the sum is exact.
 pub fn tokens_sum(lines: &[Line]) -> u64 {
     lines.iter().fold(0, |sum, line| sum.saturating_add(line.tokens))

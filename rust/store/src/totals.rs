@@ -34,9 +34,8 @@ pub fn scan_totals(dir: &Path, id_prefix: &str) -> Result<Totals, ReadError> {
     let mut totals = Totals::default();
     scan(dir, 0, |_, _, event| match event {
         Event::Reserved(event) if event.id.starts_with(id_prefix) => {
-            let output = event.output_tokens_granted.saturating_mul(event.choices.into());
             totals.granted += 1;
-            totals.tokens_granted += tokens_sum(&event.input).saturating_add(output);
+            totals.tokens_granted += event.tokens_reserved();
         }
         Event::Settled(event) if event.id.starts_with(id_prefix) => match event.state {
             ReservationState::Committed => {

@@ -43,16 +43,16 @@ def read_policy(path: Path) -> tuple[ParsedPolicy, bytes]:
     Returns what was read and the bytes of its bursar.v1.Policy.
     """
     parsed = parse(path)
-    return parsed, checked_message(parsed)
-
-
-def checked_message(parsed: ParsedPolicy) -> bytes:
-    """Has the rules check a policy that was read; gives the bytes of its bursar.v1.Policy."""
-    message = policy_message(parsed.policy).SerializeToString(deterministic=True)
+    message = _message(parsed)
     found = _core.check_policy(policy=message)
     if found:
         raise PolicyError([_mistake_of_rules(parsed, each) for each in found])
-    return message
+    return parsed, message
+
+
+def _message(parsed: ParsedPolicy) -> bytes:
+    """The bytes of a policy's bursar.v1.Policy."""
+    return policy_message(parsed.policy).SerializeToString(deterministic=True)
 
 
 def _mistake_of_rules(parsed: ParsedPolicy, what: str) -> Mistake:
@@ -174,10 +174,9 @@ class Sidecar:
 
     def _activate(self, parsed: ParsedPolicy) -> int | None:
         """Brings a policy that was read into force; raises PolicyError, and the old one stays."""
-        message = checked_message(parsed)
-        with _words_of(parsed):
+        with _words_of(parsed):  # the data plane has the rules check it
             return self._core.activate(
-                policy=message,
+                policy=_message(parsed),
                 policy_digest=parsed.digest,
                 policy_source=parsed.source,
                 reset_changed=self._settings.reset_changed,

@@ -13,6 +13,7 @@ import contextlib
 import errno
 import fcntl
 import hashlib
+import json
 import logging
 import os
 import secrets
@@ -196,7 +197,8 @@ class Spool:
         path = self.directory / "refused.jsonl"
         said = MessageToJson(entry, indent=None, preserving_proto_field_name=True)
         instant = time.strftime("%Y-%m-%dT%H:%M:%SZ", time.gmtime())
-        line = f'{{"refused_at": "{instant}", "why": {_quoted(why)}, "entry": {said}}}\n'.encode()
+        said = f'{{"refused_at": "{instant}", "why": {json.dumps(why)}, "entry": {said}}}\n'
+        line = said.encode()
         try:
             self.directory.mkdir(mode=0o700, parents=True, exist_ok=True)
             handle = os.open(path, os.O_WRONLY | os.O_CREAT | os.O_APPEND | os.O_CLOEXEC, 0o600)
@@ -293,12 +295,6 @@ def _one_name(target: str) -> str:
     if target.startswith("unix:"):
         return "unix:" + os.path.abspath(target.removeprefix("unix:").removeprefix("//"))  # noqa: PTH100  no file is looked at
     return target
-
-
-def _quoted(text: str) -> str:
-    import json  # noqa: PLC0415  its only use
-
-    return json.dumps(text)
 
 
 def _framed(payload: bytes) -> bytes:

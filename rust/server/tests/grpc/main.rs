@@ -6,6 +6,7 @@ mod discovery;
 mod lifetime;
 mod questions;
 mod races;
+mod reload;
 #[path = "../sidecar/mod.rs"]
 mod sidecar;
 mod transport;

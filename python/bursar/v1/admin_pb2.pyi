@@ -9,6 +9,7 @@ from collections import abc as _abc
 from google.protobuf import descriptor as _descriptor
 from google.protobuf import message as _message
 from google.protobuf.internal import containers as _containers
+from google.protobuf.internal import enum_type_wrapper as _enum_type_wrapper
 import builtins as _builtins
 import sys
 import typing as _typing
@@ -19,6 +20,50 @@ else:
     from typing_extensions import TypeAlias as _TypeAlias, Never as _Never
 
 DESCRIPTOR: _descriptor.FileDescriptor
+
+class _EventKind:
+    ValueType = _typing.NewType("ValueType", _builtins.int)
+    V: _TypeAlias = ValueType  # noqa: Y015
+
+class _EventKindEnumTypeWrapper(_enum_type_wrapper._EnumTypeWrapper[_EventKind.ValueType], _builtins.type):
+    DESCRIPTOR: _descriptor.EnumDescriptor
+    EVENT_KIND_UNSPECIFIED: _EventKind.ValueType  # 0
+    """Not set; never sent by the sidecar."""
+    EVENT_KIND_RESERVED: _EventKind.ValueType  # 1
+    """A reservation was granted."""
+    EVENT_KIND_COMMITTED: _EventKind.ValueType  # 2
+    """A reservation was committed, in time or late."""
+    EVENT_KIND_RELEASED: _EventKind.ValueType  # 3
+    """A reservation was released."""
+    EVENT_KIND_EXPIRED: _EventKind.ValueType  # 4
+    """A reservation expired."""
+    EVENT_KIND_RECORDED: _EventKind.ValueType  # 5
+    """Usage without a reservation was recorded."""
+    EVENT_KIND_POLICY_ACTIVATED: _EventKind.ValueType  # 6
+    """A policy came into force."""
+    EVENT_KIND_DENIED: _EventKind.ValueType  # 7
+    """A request was denied; it leaves no entry."""
+
+class EventKind(_EventKind, metaclass=_EventKindEnumTypeWrapper):
+    """What happened to an event's subject."""
+
+EVENT_KIND_UNSPECIFIED: EventKind.ValueType  # 0
+"""Not set; never sent by the sidecar."""
+EVENT_KIND_RESERVED: EventKind.ValueType  # 1
+"""A reservation was granted."""
+EVENT_KIND_COMMITTED: EventKind.ValueType  # 2
+"""A reservation was committed, in time or late."""
+EVENT_KIND_RELEASED: EventKind.ValueType  # 3
+"""A reservation was released."""
+EVENT_KIND_EXPIRED: EventKind.ValueType  # 4
+"""A reservation expired."""
+EVENT_KIND_RECORDED: EventKind.ValueType  # 5
+"""Usage without a reservation was recorded."""
+EVENT_KIND_POLICY_ACTIVATED: EventKind.ValueType  # 6
+"""A policy came into force."""
+EVENT_KIND_DENIED: EventKind.ValueType  # 7
+"""A request was denied; it leaves no entry."""
+Global___EventKind: _TypeAlias = EventKind  # noqa: Y015
 
 @_typing.final
 class GetStatusRequest(_message.Message):
@@ -385,6 +430,676 @@ class ListStandingsResponse(_message.Message):
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 
 Global___ListStandingsResponse: _TypeAlias = ListStandingsResponse  # noqa: Y015
+
+@_typing.final
+class ListReservationsRequest(_message.Message):
+    """Asks which reservations are open."""
+
+    DESCRIPTOR: _descriptor.Descriptor
+
+    @_typing.final
+    class LabelsEntry(_message.Message):
+        DESCRIPTOR: _descriptor.Descriptor
+
+        KEY_FIELD_NUMBER: _builtins.int
+        VALUE_FIELD_NUMBER: _builtins.int
+        key: _builtins.str
+        value: _builtins.str
+        def __init__(
+            self,
+            *,
+            key: _builtins.str = ...,
+            value: _builtins.str = ...,
+        ) -> None: ...
+        _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
+        def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+        _ClearFieldArgType: _TypeAlias = _typing.Literal["key", b"key", "value", b"value"]  # noqa: Y015
+        def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+        def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+    LABELS_FIELD_NUMBER: _builtins.int
+    LIMIT_FIELD_NUMBER: _builtins.int
+    OLDER_THAN_MS_FIELD_NUMBER: _builtins.int
+    PAGE_SIZE_FIELD_NUMBER: _builtins.int
+    PAGE_TOKEN_FIELD_NUMBER: _builtins.int
+    limit: _builtins.str
+    """Only reservations that hold something of this limit; empty means every reservation."""
+    older_than_ms: _builtins.int
+    """Only reservations granted at least so long ago, in milliseconds; 0 means all."""
+    page_size: _builtins.int
+    """The most reservations in one answer, at most 1,000; 0 means 100."""
+    page_token: _builtins.str
+    """What the answer before gave as next_page_token; empty for the first page."""
+    @_builtins.property
+    def labels(self) -> _containers.ScalarMap[_builtins.str, _builtins.str]:
+        """Only reservations with these labels, as they were mapped; `model`, `provider` and `service_tier` too."""
+
+    def __init__(
+        self,
+        *,
+        labels: _abc.Mapping[_builtins.str, _builtins.str] | None = ...,
+        limit: _builtins.str = ...,
+        older_than_ms: _builtins.int = ...,
+        page_size: _builtins.int = ...,
+        page_token: _builtins.str = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["labels", b"labels", "limit", b"limit", "older_than_ms", b"older_than_ms", "page_size", b"page_size", "page_token", b"page_token"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___ListReservationsRequest: _TypeAlias = ListReservationsRequest  # noqa: Y015
+
+@_typing.final
+class ListReservationsResponse(_message.Message):
+    """Open reservations."""
+
+    DESCRIPTOR: _descriptor.Descriptor
+
+    RESERVATIONS_FIELD_NUMBER: _builtins.int
+    NEXT_PAGE_TOKEN_FIELD_NUMBER: _builtins.int
+    SEQUENCE_FIELD_NUMBER: _builtins.int
+    next_page_token: _builtins.str
+    """What to ask for the next page with; empty on the last one. A page may be short, or empty, before the last."""
+    sequence: _builtins.int
+    """The ledger sequence the page is exact at."""
+    @_builtins.property
+    def reservations(self) -> _containers.RepeatedCompositeFieldContainer[Global___Reservation]:
+        """The reservations, those that expire first first."""
+
+    def __init__(
+        self,
+        *,
+        reservations: _abc.Iterable[Global___Reservation] | None = ...,
+        next_page_token: _builtins.str = ...,
+        sequence: _builtins.int = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["next_page_token", b"next_page_token", "reservations", b"reservations", "sequence", b"sequence"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___ListReservationsResponse: _TypeAlias = ListReservationsResponse  # noqa: Y015
+
+@_typing.final
+class Reservation(_message.Message):
+    """One reservation, or a record of usage that had none."""
+
+    DESCRIPTOR: _descriptor.Descriptor
+
+    @_typing.final
+    class LabelsEntry(_message.Message):
+        DESCRIPTOR: _descriptor.Descriptor
+
+        KEY_FIELD_NUMBER: _builtins.int
+        VALUE_FIELD_NUMBER: _builtins.int
+        key: _builtins.str
+        value: _builtins.str
+        def __init__(
+            self,
+            *,
+            key: _builtins.str = ...,
+            value: _builtins.str = ...,
+        ) -> None: ...
+        _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
+        def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+        _ClearFieldArgType: _TypeAlias = _typing.Literal["key", b"key", "value", b"value"]  # noqa: Y015
+        def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+        def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+    RESERVATION_ID_FIELD_NUMBER: _builtins.int
+    STATE_FIELD_NUMBER: _builtins.int
+    MODEL_FIELD_NUMBER: _builtins.int
+    SERVICE_TIER_FIELD_NUMBER: _builtins.int
+    LABELS_FIELD_NUMBER: _builtins.int
+    INPUT_TOKENS_FIELD_NUMBER: _builtins.int
+    COUNTED_BY_FIELD_NUMBER: _builtins.int
+    OUTPUT_TOKENS_GRANTED_FIELD_NUMBER: _builtins.int
+    TOKENS_RESERVED_FIELD_NUMBER: _builtins.int
+    TOKENS_COMMITTED_FIELD_NUMBER: _builtins.int
+    RESERVED_AT_UNIX_MS_FIELD_NUMBER: _builtins.int
+    EXPIRES_AT_UNIX_MS_FIELD_NUMBER: _builtins.int
+    POLICY_VERSION_FIELD_NUMBER: _builtins.int
+    HOLDS_FIELD_NUMBER: _builtins.int
+    reservation_id: _builtins.str
+    """The caller's id."""
+    state: _quota_pb2.State.ValueType
+    """Where it stands."""
+    model: _builtins.str
+    """The model granted, or recorded."""
+    service_tier: _builtins.str
+    """The service tier; empty: standard."""
+    input_tokens: _builtins.int
+    """The input counted, in tokens."""
+    output_tokens_granted: _builtins.int
+    """The output granted per choice, in tokens."""
+    tokens_reserved: _builtins.int
+    """What was set aside in all, in tokens; 0 for a record."""
+    tokens_committed: _builtins.int
+    """What is settled, in tokens; 0 while open."""
+    reserved_at_unix_ms: _builtins.int
+    """When it was granted, or recorded, in milliseconds since the Unix epoch."""
+    expires_at_unix_ms: _builtins.int
+    """When it expires or would have, in milliseconds since the Unix epoch; 0 for a record."""
+    policy_version: _builtins.int
+    """The version of the policy that granted it."""
+    @_builtins.property
+    def labels(self) -> _containers.ScalarMap[_builtins.str, _builtins.str]:
+        """The labels as the policy mapped them."""
+
+    @_builtins.property
+    def counted_by(self) -> _quota_pb2.CountedBy:
+        """How the input was counted."""
+
+    @_builtins.property
+    def holds(self) -> _containers.RepeatedCompositeFieldContainer[Global___CounterChange]:
+        """What it holds while open, by counter."""
+
+    def __init__(
+        self,
+        *,
+        reservation_id: _builtins.str = ...,
+        state: _quota_pb2.State.ValueType = ...,
+        model: _builtins.str = ...,
+        service_tier: _builtins.str = ...,
+        labels: _abc.Mapping[_builtins.str, _builtins.str] | None = ...,
+        input_tokens: _builtins.int = ...,
+        counted_by: _quota_pb2.CountedBy | None = ...,
+        output_tokens_granted: _builtins.int = ...,
+        tokens_reserved: _builtins.int = ...,
+        tokens_committed: _builtins.int = ...,
+        reserved_at_unix_ms: _builtins.int = ...,
+        expires_at_unix_ms: _builtins.int = ...,
+        policy_version: _builtins.int = ...,
+        holds: _abc.Iterable[Global___CounterChange] | None = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _typing.Literal["counted_by", b"counted_by"]  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["counted_by", b"counted_by", "expires_at_unix_ms", b"expires_at_unix_ms", "holds", b"holds", "input_tokens", b"input_tokens", "labels", b"labels", "model", b"model", "output_tokens_granted", b"output_tokens_granted", "policy_version", b"policy_version", "reservation_id", b"reservation_id", "reserved_at_unix_ms", b"reserved_at_unix_ms", "service_tier", b"service_tier", "state", b"state", "tokens_committed", b"tokens_committed", "tokens_reserved", b"tokens_reserved"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___Reservation: _TypeAlias = Reservation  # noqa: Y015
+
+@_typing.final
+class CounterChange(_message.Message):
+    """What an entry changed in one counter."""
+
+    DESCRIPTOR: _descriptor.Descriptor
+
+    @_typing.final
+    class ScopeEntry(_message.Message):
+        DESCRIPTOR: _descriptor.Descriptor
+
+        KEY_FIELD_NUMBER: _builtins.int
+        VALUE_FIELD_NUMBER: _builtins.int
+        key: _builtins.str
+        value: _builtins.str
+        def __init__(
+            self,
+            *,
+            key: _builtins.str = ...,
+            value: _builtins.str = ...,
+        ) -> None: ...
+        _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
+        def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+        _ClearFieldArgType: _TypeAlias = _typing.Literal["key", b"key", "value", b"value"]  # noqa: Y015
+        def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+        def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+    LIMIT_FIELD_NUMBER: _builtins.int
+    UNIT_FIELD_NUMBER: _builtins.int
+    SCOPE_FIELD_NUMBER: _builtins.int
+    WINDOW_START_UNIX_MS_FIELD_NUMBER: _builtins.int
+    WINDOW_END_UNIX_MS_FIELD_NUMBER: _builtins.int
+    COMMITTED_FIELD_NUMBER: _builtins.int
+    RESERVED_FIELD_NUMBER: _builtins.int
+    limit: _builtins.str
+    """The limit's name."""
+    unit: _quota_pb2.Unit.ValueType
+    """The unit of the two amounts."""
+    window_start_unix_ms: _builtins.int
+    """The first instant of the window, in milliseconds since the Unix epoch; absent: it has none."""
+    window_end_unix_ms: _builtins.int
+    """The first instant after the window, in milliseconds since the Unix epoch; absent: it has none."""
+    committed: _builtins.int
+    """By how much committed changed."""
+    reserved: _builtins.int
+    """By how much reserved changed."""
+    @_builtins.property
+    def scope(self) -> _containers.ScalarMap[_builtins.str, _builtins.str]:
+        """The scope's labels and values."""
+
+    def __init__(
+        self,
+        *,
+        limit: _builtins.str = ...,
+        unit: _quota_pb2.Unit.ValueType = ...,
+        scope: _abc.Mapping[_builtins.str, _builtins.str] | None = ...,
+        window_start_unix_ms: _builtins.int | None = ...,
+        window_end_unix_ms: _builtins.int | None = ...,
+        committed: _builtins.int = ...,
+        reserved: _builtins.int = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _typing.Literal["_window_end_unix_ms", b"_window_end_unix_ms", "_window_start_unix_ms", b"_window_start_unix_ms", "window_end_unix_ms", b"window_end_unix_ms", "window_start_unix_ms", b"window_start_unix_ms"]  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["_window_end_unix_ms", b"_window_end_unix_ms", "_window_start_unix_ms", b"_window_start_unix_ms", "committed", b"committed", "limit", b"limit", "reserved", b"reserved", "scope", b"scope", "unit", b"unit", "window_end_unix_ms", b"window_end_unix_ms", "window_start_unix_ms", b"window_start_unix_ms"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    _WhichOneofReturnType__window_end_unix_ms: _TypeAlias = _typing.Literal["window_end_unix_ms"]  # noqa: Y015
+    _WhichOneofArgType__window_end_unix_ms: _TypeAlias = _typing.Literal["_window_end_unix_ms", b"_window_end_unix_ms"]  # noqa: Y015
+    _WhichOneofReturnType__window_start_unix_ms: _TypeAlias = _typing.Literal["window_start_unix_ms"]  # noqa: Y015
+    _WhichOneofArgType__window_start_unix_ms: _TypeAlias = _typing.Literal["_window_start_unix_ms", b"_window_start_unix_ms"]  # noqa: Y015
+    @_typing.overload
+    def WhichOneof(self, oneof_group: _WhichOneofArgType__window_end_unix_ms) -> _WhichOneofReturnType__window_end_unix_ms | None: ...
+    @_typing.overload
+    def WhichOneof(self, oneof_group: _WhichOneofArgType__window_start_unix_ms) -> _WhichOneofReturnType__window_start_unix_ms | None: ...
+
+Global___CounterChange: _TypeAlias = CounterChange  # noqa: Y015
+
+@_typing.final
+class GetReservationRequest(_message.Message):
+    """Asks for one reservation or record."""
+
+    DESCRIPTOR: _descriptor.Descriptor
+
+    RESERVATION_ID_FIELD_NUMBER: _builtins.int
+    reservation_id: _builtins.str
+    """Its id, open or still remembered; else NOT_FOUND."""
+    def __init__(
+        self,
+        *,
+        reservation_id: _builtins.str = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["reservation_id", b"reservation_id"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___GetReservationRequest: _TypeAlias = GetReservationRequest  # noqa: Y015
+
+@_typing.final
+class GetReservationResponse(_message.Message):
+    """One reservation and all that the ledger says of it."""
+
+    DESCRIPTOR: _descriptor.Descriptor
+
+    RESERVATION_FIELD_NUMBER: _builtins.int
+    ENTRIES_FIELD_NUMBER: _builtins.int
+    @_builtins.property
+    def reservation(self) -> Global___Reservation:
+        """The reservation as it stands."""
+
+    @_builtins.property
+    def entries(self) -> _containers.RepeatedCompositeFieldContainer[Global___Event]:
+        """Its entries, oldest first: its grant and its latest settlement, with those in between that are still known."""
+
+    def __init__(
+        self,
+        *,
+        reservation: Global___Reservation | None = ...,
+        entries: _abc.Iterable[Global___Event] | None = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _typing.Literal["reservation", b"reservation"]  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["entries", b"entries", "reservation", b"reservation"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___GetReservationResponse: _TypeAlias = GetReservationResponse  # noqa: Y015
+
+@_typing.final
+class Event(_message.Message):
+    """One thing that happened: a ledger entry in words, or a denial."""
+
+    DESCRIPTOR: _descriptor.Descriptor
+
+    @_typing.final
+    class LabelsEntry(_message.Message):
+        DESCRIPTOR: _descriptor.Descriptor
+
+        KEY_FIELD_NUMBER: _builtins.int
+        VALUE_FIELD_NUMBER: _builtins.int
+        key: _builtins.str
+        value: _builtins.str
+        def __init__(
+            self,
+            *,
+            key: _builtins.str = ...,
+            value: _builtins.str = ...,
+        ) -> None: ...
+        _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
+        def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+        _ClearFieldArgType: _TypeAlias = _typing.Literal["key", b"key", "value", b"value"]  # noqa: Y015
+        def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+        def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+    SEQUENCE_FIELD_NUMBER: _builtins.int
+    OCCURRED_AT_UNIX_MS_FIELD_NUMBER: _builtins.int
+    KIND_FIELD_NUMBER: _builtins.int
+    RESERVATION_ID_FIELD_NUMBER: _builtins.int
+    MODEL_FIELD_NUMBER: _builtins.int
+    MODEL_VERSION_FIELD_NUMBER: _builtins.int
+    SERVICE_TIER_FIELD_NUMBER: _builtins.int
+    LABELS_FIELD_NUMBER: _builtins.int
+    LINES_FIELD_NUMBER: _builtins.int
+    TOKENS_FIELD_NUMBER: _builtins.int
+    OUTCOME_FIELD_NUMBER: _builtins.int
+    LATE_FIELD_NUMBER: _builtins.int
+    POLICY_VERSION_FIELD_NUMBER: _builtins.int
+    CHANGES_FIELD_NUMBER: _builtins.int
+    DENIAL_FIELD_NUMBER: _builtins.int
+    RESPONSE_ID_FIELD_NUMBER: _builtins.int
+    LATENCY_MS_FIELD_NUMBER: _builtins.int
+    sequence: _builtins.int
+    """The entry's sequence in the ledger; 0 for a denial."""
+    occurred_at_unix_ms: _builtins.int
+    """When it happened, in milliseconds since the Unix epoch."""
+    kind: Global___EventKind.ValueType
+    """What happened."""
+    reservation_id: _builtins.str
+    """The id of the reservation or record; empty where a policy came into force."""
+    model: _builtins.str
+    """The model granted, committed, recorded or asked for."""
+    model_version: _builtins.str
+    """The provider's version of the model, where the caller stated it."""
+    service_tier: _builtins.str
+    """The service tier; empty: standard."""
+    tokens: _builtins.int
+    """Tokens reserved, committed, given back, recorded or asked for."""
+    outcome: _quota_pb2.Outcome.ValueType
+    """How the call ended, of a settlement by usage."""
+    late: _builtins.bool
+    """It was settled after it had expired or been released."""
+    policy_version: _builtins.int
+    """The version of the policy that decided, or came into force."""
+    response_id: _builtins.str
+    """The provider's id of its response, where the caller stated it."""
+    latency_ms: _builtins.int
+    """How long the call took, as the caller stated it, in milliseconds."""
+    @_builtins.property
+    def labels(self) -> _containers.ScalarMap[_builtins.str, _builtins.str]:
+        """The labels as the policy mapped them; of a denial, as they were sent."""
+
+    @_builtins.property
+    def lines(self) -> _containers.RepeatedCompositeFieldContainer[_quota_pb2.Line]:
+        """The lines of its input, or of its usage."""
+
+    @_builtins.property
+    def changes(self) -> _containers.RepeatedCompositeFieldContainer[Global___CounterChange]:
+        """What changed, by counter."""
+
+    @_builtins.property
+    def denial(self) -> _quota_pb2.Denial:
+        """What refused, of a denial."""
+
+    def __init__(
+        self,
+        *,
+        sequence: _builtins.int = ...,
+        occurred_at_unix_ms: _builtins.int = ...,
+        kind: Global___EventKind.ValueType = ...,
+        reservation_id: _builtins.str = ...,
+        model: _builtins.str = ...,
+        model_version: _builtins.str = ...,
+        service_tier: _builtins.str = ...,
+        labels: _abc.Mapping[_builtins.str, _builtins.str] | None = ...,
+        lines: _abc.Iterable[_quota_pb2.Line] | None = ...,
+        tokens: _builtins.int = ...,
+        outcome: _quota_pb2.Outcome.ValueType = ...,
+        late: _builtins.bool = ...,
+        policy_version: _builtins.int = ...,
+        changes: _abc.Iterable[Global___CounterChange] | None = ...,
+        denial: _quota_pb2.Denial | None = ...,
+        response_id: _builtins.str = ...,
+        latency_ms: _builtins.int = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _typing.Literal["denial", b"denial"]  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["changes", b"changes", "denial", b"denial", "kind", b"kind", "labels", b"labels", "late", b"late", "latency_ms", b"latency_ms", "lines", b"lines", "model", b"model", "model_version", b"model_version", "occurred_at_unix_ms", b"occurred_at_unix_ms", "outcome", b"outcome", "policy_version", b"policy_version", "reservation_id", b"reservation_id", "response_id", b"response_id", "sequence", b"sequence", "service_tier", b"service_tier", "tokens", b"tokens"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___Event: _TypeAlias = Event  # noqa: Y015
+
+@_typing.final
+class ExplainRequest(_message.Message):
+    """Asks why."""
+
+    DESCRIPTOR: _descriptor.Descriptor
+
+    REQUEST_FIELD_NUMBER: _builtins.int
+    RESERVATION_ID_FIELD_NUMBER: _builtins.int
+    reservation_id: _builtins.str
+    """The id of a reservation, open or still remembered."""
+    @_builtins.property
+    def request(self) -> _quota_pb2.ReserveRequest:
+        """A request as Reserve would get it; nothing is reserved, and no id is needed."""
+
+    def __init__(
+        self,
+        *,
+        request: _quota_pb2.ReserveRequest | None = ...,
+        reservation_id: _builtins.str = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _typing.Literal["question", b"question", "request", b"request", "reservation_id", b"reservation_id"]  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["question", b"question", "request", b"request", "reservation_id", b"reservation_id"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    _WhichOneofReturnType_question: _TypeAlias = _typing.Literal["request", "reservation_id"]  # noqa: Y015
+    _WhichOneofArgType_question: _TypeAlias = _typing.Literal["question", b"question"]  # noqa: Y015
+    def WhichOneof(self, oneof_group: _WhichOneofArgType_question) -> _WhichOneofReturnType_question | None: ...
+
+Global___ExplainRequest: _TypeAlias = ExplainRequest  # noqa: Y015
+
+@_typing.final
+class ExplainResponse(_message.Message):
+    """Why a request is granted or denied."""
+
+    DESCRIPTOR: _descriptor.Descriptor
+
+    @_typing.final
+    class LabelsEntry(_message.Message):
+        DESCRIPTOR: _descriptor.Descriptor
+
+        KEY_FIELD_NUMBER: _builtins.int
+        VALUE_FIELD_NUMBER: _builtins.int
+        key: _builtins.str
+        value: _builtins.str
+        def __init__(
+            self,
+            *,
+            key: _builtins.str = ...,
+            value: _builtins.str = ...,
+        ) -> None: ...
+        _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
+        def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+        _ClearFieldArgType: _TypeAlias = _typing.Literal["key", b"key", "value", b"value"]  # noqa: Y015
+        def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+        def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+    LIMITS_FIELD_NUMBER: _builtins.int
+    ANSWER_FIELD_NUMBER: _builtins.int
+    LABELS_FIELD_NUMBER: _builtins.int
+    POLICY_NAME_FIELD_NUMBER: _builtins.int
+    policy_name: _builtins.str
+    """The name of the policy."""
+    @_builtins.property
+    def limits(self) -> _containers.RepeatedCompositeFieldContainer[Global___ExplainedLimit]:
+        """Every limit of the policy, in the file's order, with what it says to the request."""
+
+    @_builtins.property
+    def answer(self) -> _quota_pb2.ReserveResponse:
+        """What Reserve would answer now; for a reservation, the grant it got."""
+
+    @_builtins.property
+    def labels(self) -> _containers.ScalarMap[_builtins.str, _builtins.str]:
+        """The labels as the policy maps them."""
+
+    def __init__(
+        self,
+        *,
+        limits: _abc.Iterable[Global___ExplainedLimit] | None = ...,
+        answer: _quota_pb2.ReserveResponse | None = ...,
+        labels: _abc.Mapping[_builtins.str, _builtins.str] | None = ...,
+        policy_name: _builtins.str = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _typing.Literal["answer", b"answer"]  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["answer", b"answer", "labels", b"labels", "limits", b"limits", "policy_name", b"policy_name"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___ExplainResponse: _TypeAlias = ExplainResponse  # noqa: Y015
+
+@_typing.final
+class ExplainedLimit(_message.Message):
+    """What one amount of one limit says to a request."""
+
+    DESCRIPTOR: _descriptor.Descriptor
+
+    LIMIT_FIELD_NUMBER: _builtins.int
+    UNIT_FIELD_NUMBER: _builtins.int
+    APPLIES_FIELD_NUMBER: _builtins.int
+    WHY_NOT_FIELD_NUMBER: _builtins.int
+    STANDING_FIELD_NUMBER: _builtins.int
+    REQUESTED_FIELD_NUMBER: _builtins.int
+    REFUSES_FIELD_NUMBER: _builtins.int
+    BINDS_FIELD_NUMBER: _builtins.int
+    OUTPUT_TOKENS_FIT_FIELD_NUMBER: _builtins.int
+    limit: _builtins.str
+    """The limit's name."""
+    unit: _quota_pb2.Unit.ValueType
+    """The unit."""
+    applies: _builtins.bool
+    """Whether it concerns the request."""
+    why_not: _builtins.str
+    """Why it does not, in a sentence that names the label: "match: feature is search, not support-chat"."""
+    requested: _builtins.int
+    """The least that would do, in the limit's unit; for a reservation, what it took."""
+    refuses: _builtins.bool
+    """Whether it refuses."""
+    binds: _builtins.bool
+    """Whether it is the one that decides: the least output fits under it, or it is the slowest to clear."""
+    output_tokens_fit: _builtins.int
+    """The output per choice that fits under it alone, in tokens; absent where it does not count tokens."""
+    @_builtins.property
+    def standing(self) -> _quota_pb2.Standing:
+        """Where it stands for the request's scope value, before the request; absent where it does not apply."""
+
+    def __init__(
+        self,
+        *,
+        limit: _builtins.str = ...,
+        unit: _quota_pb2.Unit.ValueType = ...,
+        applies: _builtins.bool = ...,
+        why_not: _builtins.str = ...,
+        standing: _quota_pb2.Standing | None = ...,
+        requested: _builtins.int = ...,
+        refuses: _builtins.bool = ...,
+        binds: _builtins.bool = ...,
+        output_tokens_fit: _builtins.int | None = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _typing.Literal["_output_tokens_fit", b"_output_tokens_fit", "_standing", b"_standing", "output_tokens_fit", b"output_tokens_fit", "standing", b"standing"]  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["_output_tokens_fit", b"_output_tokens_fit", "_standing", b"_standing", "applies", b"applies", "binds", b"binds", "limit", b"limit", "output_tokens_fit", b"output_tokens_fit", "refuses", b"refuses", "requested", b"requested", "standing", b"standing", "unit", b"unit", "why_not", b"why_not"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    _WhichOneofReturnType__output_tokens_fit: _TypeAlias = _typing.Literal["output_tokens_fit"]  # noqa: Y015
+    _WhichOneofArgType__output_tokens_fit: _TypeAlias = _typing.Literal["_output_tokens_fit", b"_output_tokens_fit"]  # noqa: Y015
+    _WhichOneofReturnType__standing: _TypeAlias = _typing.Literal["standing"]  # noqa: Y015
+    _WhichOneofArgType__standing: _TypeAlias = _typing.Literal["_standing", b"_standing"]  # noqa: Y015
+    @_typing.overload
+    def WhichOneof(self, oneof_group: _WhichOneofArgType__output_tokens_fit) -> _WhichOneofReturnType__output_tokens_fit | None: ...
+    @_typing.overload
+    def WhichOneof(self, oneof_group: _WhichOneofArgType__standing) -> _WhichOneofReturnType__standing | None: ...
+
+Global___ExplainedLimit: _TypeAlias = ExplainedLimit  # noqa: Y015
+
+@_typing.final
+class WatchEventsRequest(_message.Message):
+    """Asks to be told what happens."""
+
+    DESCRIPTOR: _descriptor.Descriptor
+
+    @_typing.final
+    class LabelsEntry(_message.Message):
+        DESCRIPTOR: _descriptor.Descriptor
+
+        KEY_FIELD_NUMBER: _builtins.int
+        VALUE_FIELD_NUMBER: _builtins.int
+        key: _builtins.str
+        value: _builtins.str
+        def __init__(
+            self,
+            *,
+            key: _builtins.str = ...,
+            value: _builtins.str = ...,
+        ) -> None: ...
+        _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
+        def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+        _ClearFieldArgType: _TypeAlias = _typing.Literal["key", b"key", "value", b"value"]  # noqa: Y015
+        def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+        def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+    AFTER_SEQUENCE_FIELD_NUMBER: _builtins.int
+    LABELS_FIELD_NUMBER: _builtins.int
+    KINDS_FIELD_NUMBER: _builtins.int
+    after_sequence: _builtins.int
+    """Only after this ledger sequence, so far as the ledger still has it; absent means from now on."""
+    @_builtins.property
+    def labels(self) -> _containers.ScalarMap[_builtins.str, _builtins.str]:
+        """Only events whose labels have these values; `model`, `provider` and `service_tier` too."""
+
+    @_builtins.property
+    def kinds(self) -> _containers.RepeatedScalarFieldContainer[Global___EventKind.ValueType]:
+        """Only these kinds; none means every kind."""
+
+    def __init__(
+        self,
+        *,
+        after_sequence: _builtins.int | None = ...,
+        labels: _abc.Mapping[_builtins.str, _builtins.str] | None = ...,
+        kinds: _abc.Iterable[Global___EventKind.ValueType] | None = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _typing.Literal["_after_sequence", b"_after_sequence", "after_sequence", b"after_sequence"]  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["_after_sequence", b"_after_sequence", "after_sequence", b"after_sequence", "kinds", b"kinds", "labels", b"labels"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    _WhichOneofReturnType__after_sequence: _TypeAlias = _typing.Literal["after_sequence"]  # noqa: Y015
+    _WhichOneofArgType__after_sequence: _TypeAlias = _typing.Literal["_after_sequence", b"_after_sequence"]  # noqa: Y015
+    def WhichOneof(self, oneof_group: _WhichOneofArgType__after_sequence) -> _WhichOneofReturnType__after_sequence | None: ...
+
+Global___WatchEventsRequest: _TypeAlias = WatchEventsRequest  # noqa: Y015
+
+@_typing.final
+class WatchEventsResponse(_message.Message):
+    """What happened since the message before."""
+
+    DESCRIPTOR: _descriptor.Descriptor
+
+    EVENTS_FIELD_NUMBER: _builtins.int
+    DENIALS_DROPPED_FIELD_NUMBER: _builtins.int
+    denials_dropped: _builtins.int
+    """Events that were dropped before these because the caller was slow; only denials ever are."""
+    @_builtins.property
+    def events(self) -> _containers.RepeatedCompositeFieldContainer[Global___Event]:
+        """The events in order, at most 1,000; none: nothing happened for a while, and the stream is alive."""
+
+    def __init__(
+        self,
+        *,
+        events: _abc.Iterable[Global___Event] | None = ...,
+        denials_dropped: _builtins.int = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["denials_dropped", b"denials_dropped", "events", b"events"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___WatchEventsResponse: _TypeAlias = WatchEventsResponse  # noqa: Y015
 
 @_typing.final
 class QueryUsageRequest(_message.Message):

@@ -50,10 +50,30 @@ class AdminServiceStub(object):
                 request_serializer=bursar_dot_v1_dot_admin__pb2.ListStandingsRequest.SerializeToString,
                 response_deserializer=bursar_dot_v1_dot_admin__pb2.ListStandingsResponse.FromString,
                 _registered_method=True)
+        self.ListReservations = channel.unary_unary(
+                '/bursar.v1.AdminService/ListReservations',
+                request_serializer=bursar_dot_v1_dot_admin__pb2.ListReservationsRequest.SerializeToString,
+                response_deserializer=bursar_dot_v1_dot_admin__pb2.ListReservationsResponse.FromString,
+                _registered_method=True)
+        self.GetReservation = channel.unary_unary(
+                '/bursar.v1.AdminService/GetReservation',
+                request_serializer=bursar_dot_v1_dot_admin__pb2.GetReservationRequest.SerializeToString,
+                response_deserializer=bursar_dot_v1_dot_admin__pb2.GetReservationResponse.FromString,
+                _registered_method=True)
+        self.Explain = channel.unary_unary(
+                '/bursar.v1.AdminService/Explain',
+                request_serializer=bursar_dot_v1_dot_admin__pb2.ExplainRequest.SerializeToString,
+                response_deserializer=bursar_dot_v1_dot_admin__pb2.ExplainResponse.FromString,
+                _registered_method=True)
         self.QueryUsage = channel.unary_unary(
                 '/bursar.v1.AdminService/QueryUsage',
                 request_serializer=bursar_dot_v1_dot_admin__pb2.QueryUsageRequest.SerializeToString,
                 response_deserializer=bursar_dot_v1_dot_admin__pb2.QueryUsageResponse.FromString,
+                _registered_method=True)
+        self.WatchEvents = channel.unary_stream(
+                '/bursar.v1.AdminService/WatchEvents',
+                request_serializer=bursar_dot_v1_dot_admin__pb2.WatchEventsRequest.SerializeToString,
+                response_deserializer=bursar_dot_v1_dot_admin__pb2.WatchEventsResponse.FromString,
                 _registered_method=True)
 
 
@@ -82,8 +102,36 @@ class AdminServiceServicer(object):
         context.set_details('Method not implemented!')
         raise NotImplementedError('Method not implemented!')
 
+    def ListReservations(self, request, context):
+        """Lists open reservations, those that expire first first, a page at a time: what holds my budget?
+        """
+        context.set_code(grpc.StatusCode.UNIMPLEMENTED)
+        context.set_details('Method not implemented!')
+        raise NotImplementedError('Method not implemented!')
+
+    def GetReservation(self, request, context):
+        """Gives one reservation or record with every ledger entry about it.
+        """
+        context.set_code(grpc.StatusCode.UNIMPLEMENTED)
+        context.set_details('Method not implemented!')
+        raise NotImplementedError('Method not implemented!')
+
+    def Explain(self, request, context):
+        """Says which limits concern a request, or a reservation of the past, which one binds, and what is granted.
+        """
+        context.set_code(grpc.StatusCode.UNIMPLEMENTED)
+        context.set_details('Method not implemented!')
+        raise NotImplementedError('Method not implemented!')
+
     def QueryUsage(self, request, context):
         """Sums usage over a span by some labels.
+        """
+        context.set_code(grpc.StatusCode.UNIMPLEMENTED)
+        context.set_details('Method not implemented!')
+        raise NotImplementedError('Method not implemented!')
+
+    def WatchEvents(self, request, context):
+        """Sends what happens as it happens, until the caller hangs up: ledger entries, and denials, which leave no entry.
         """
         context.set_code(grpc.StatusCode.UNIMPLEMENTED)
         context.set_details('Method not implemented!')
@@ -107,10 +155,30 @@ def add_AdminServiceServicer_to_server(servicer, server):
                     request_deserializer=bursar_dot_v1_dot_admin__pb2.ListStandingsRequest.FromString,
                     response_serializer=bursar_dot_v1_dot_admin__pb2.ListStandingsResponse.SerializeToString,
             ),
+            'ListReservations': grpc.unary_unary_rpc_method_handler(
+                    servicer.ListReservations,
+                    request_deserializer=bursar_dot_v1_dot_admin__pb2.ListReservationsRequest.FromString,
+                    response_serializer=bursar_dot_v1_dot_admin__pb2.ListReservationsResponse.SerializeToString,
+            ),
+            'GetReservation': grpc.unary_unary_rpc_method_handler(
+                    servicer.GetReservation,
+                    request_deserializer=bursar_dot_v1_dot_admin__pb2.GetReservationRequest.FromString,
+                    response_serializer=bursar_dot_v1_dot_admin__pb2.GetReservationResponse.SerializeToString,
+            ),
+            'Explain': grpc.unary_unary_rpc_method_handler(
+                    servicer.Explain,
+                    request_deserializer=bursar_dot_v1_dot_admin__pb2.ExplainRequest.FromString,
+                    response_serializer=bursar_dot_v1_dot_admin__pb2.ExplainResponse.SerializeToString,
+            ),
             'QueryUsage': grpc.unary_unary_rpc_method_handler(
                     servicer.QueryUsage,
                     request_deserializer=bursar_dot_v1_dot_admin__pb2.QueryUsageRequest.FromString,
                     response_serializer=bursar_dot_v1_dot_admin__pb2.QueryUsageResponse.SerializeToString,
+            ),
+            'WatchEvents': grpc.unary_stream_rpc_method_handler(
+                    servicer.WatchEvents,
+                    request_deserializer=bursar_dot_v1_dot_admin__pb2.WatchEventsRequest.FromString,
+                    response_serializer=bursar_dot_v1_dot_admin__pb2.WatchEventsResponse.SerializeToString,
             ),
     }
     generic_handler = grpc.method_handlers_generic_handler(
@@ -206,6 +274,87 @@ class AdminService(object):
             _registered_method=True)
 
     @staticmethod
+    def ListReservations(request,
+            target,
+            options=(),
+            channel_credentials=None,
+            call_credentials=None,
+            insecure=False,
+            compression=None,
+            wait_for_ready=None,
+            timeout=None,
+            metadata=None):
+        return grpc.experimental.unary_unary(
+            request,
+            target,
+            '/bursar.v1.AdminService/ListReservations',
+            bursar_dot_v1_dot_admin__pb2.ListReservationsRequest.SerializeToString,
+            bursar_dot_v1_dot_admin__pb2.ListReservationsResponse.FromString,
+            options,
+            channel_credentials,
+            insecure,
+            call_credentials,
+            compression,
+            wait_for_ready,
+            timeout,
+            metadata,
+            _registered_method=True)
+
+    @staticmethod
+    def GetReservation(request,
+            target,
+            options=(),
+            channel_credentials=None,
+            call_credentials=None,
+            insecure=False,
+            compression=None,
+            wait_for_ready=None,
+            timeout=None,
+            metadata=None):
+        return grpc.experimental.unary_unary(
+            request,
+            target,
+            '/bursar.v1.AdminService/GetReservation',
+            bursar_dot_v1_dot_admin__pb2.GetReservationRequest.SerializeToString,
+            bursar_dot_v1_dot_admin__pb2.GetReservationResponse.FromString,
+            options,
+            channel_credentials,
+            insecure,
+            call_credentials,
+            compression,
+            wait_for_ready,
+            timeout,
+            metadata,
+            _registered_method=True)
+
+    @staticmethod
+    def Explain(request,
+            target,
+            options=(),
+            channel_credentials=None,
+            call_credentials=None,
+            insecure=False,
+            compression=None,
+            wait_for_ready=None,
+            timeout=None,
+            metadata=None):
+        return grpc.experimental.unary_unary(
+            request,
+            target,
+            '/bursar.v1.AdminService/Explain',
+            bursar_dot_v1_dot_admin__pb2.ExplainRequest.SerializeToString,
+            bursar_dot_v1_dot_admin__pb2.ExplainResponse.FromString,
+            options,
+            channel_credentials,
+            insecure,
+            call_credentials,
+            compression,
+            wait_for_ready,
+            timeout,
+            metadata,
+            _registered_method=True)
+
+    @staticmethod
     def QueryUsage(request,
             target,
             options=(),
@@ -222,6 +371,33 @@ class AdminService(object):
             '/bursar.v1.AdminService/QueryUsage',
             bursar_dot_v1_dot_admin__pb2.QueryUsageRequest.SerializeToString,
             bursar_dot_v1_dot_admin__pb2.QueryUsageResponse.FromString,
+            options,
+            channel_credentials,
+            insecure,
+            call_credentials,
+            compression,
+            wait_for_ready,
+            timeout,
+            metadata,
+            _registered_method=True)
+
+    @staticmethod
+    def WatchEvents(request,
+            target,
+            options=(),
+            channel_credentials=None,
+            call_credentials=None,
+            insecure=False,
+            compression=None,
+            wait_for_ready=None,
+            timeout=None,
+            metadata=None):
+        return grpc.experimental.unary_stream(
+            request,
+            target,
+            '/bursar.v1.AdminService/WatchEvents',
+            bursar_dot_v1_dot_admin__pb2.WatchEventsRequest.SerializeToString,
+            bursar_dot_v1_dot_admin__pb2.WatchEventsResponse.FromString,
             options,
             channel_credentials,
             insecure,

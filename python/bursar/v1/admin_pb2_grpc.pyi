@@ -39,8 +39,16 @@ class AdminServiceStub:
     """Gives the policy in force."""
     ListStandings: _grpc.UnaryUnaryMultiCallable[_admin_pb2.ListStandingsRequest, _admin_pb2.ListStandingsResponse]
     """Lists where live counters stand, a page at a time."""
+    ListReservations: _grpc.UnaryUnaryMultiCallable[_admin_pb2.ListReservationsRequest, _admin_pb2.ListReservationsResponse]
+    """Lists open reservations, those that expire first first, a page at a time: what holds my budget?"""
+    GetReservation: _grpc.UnaryUnaryMultiCallable[_admin_pb2.GetReservationRequest, _admin_pb2.GetReservationResponse]
+    """Gives one reservation or record with every ledger entry about it."""
+    Explain: _grpc.UnaryUnaryMultiCallable[_admin_pb2.ExplainRequest, _admin_pb2.ExplainResponse]
+    """Says which limits concern a request, or a reservation of the past, which one binds, and what is granted."""
     QueryUsage: _grpc.UnaryUnaryMultiCallable[_admin_pb2.QueryUsageRequest, _admin_pb2.QueryUsageResponse]
     """Sums usage over a span by some labels."""
+    WatchEvents: _grpc.UnaryStreamMultiCallable[_admin_pb2.WatchEventsRequest, _admin_pb2.WatchEventsResponse]
+    """Sends what happens as it happens, until the caller hangs up: ledger entries, and denials, which leave no entry."""
 
 @_typing.type_check_only
 class AdminServiceAsyncStub(AdminServiceStub):
@@ -53,8 +61,16 @@ class AdminServiceAsyncStub(AdminServiceStub):
     """Gives the policy in force."""
     ListStandings: _aio.UnaryUnaryMultiCallable[_admin_pb2.ListStandingsRequest, _admin_pb2.ListStandingsResponse]  # type: ignore[assignment]
     """Lists where live counters stand, a page at a time."""
+    ListReservations: _aio.UnaryUnaryMultiCallable[_admin_pb2.ListReservationsRequest, _admin_pb2.ListReservationsResponse]  # type: ignore[assignment]
+    """Lists open reservations, those that expire first first, a page at a time: what holds my budget?"""
+    GetReservation: _aio.UnaryUnaryMultiCallable[_admin_pb2.GetReservationRequest, _admin_pb2.GetReservationResponse]  # type: ignore[assignment]
+    """Gives one reservation or record with every ledger entry about it."""
+    Explain: _aio.UnaryUnaryMultiCallable[_admin_pb2.ExplainRequest, _admin_pb2.ExplainResponse]  # type: ignore[assignment]
+    """Says which limits concern a request, or a reservation of the past, which one binds, and what is granted."""
     QueryUsage: _aio.UnaryUnaryMultiCallable[_admin_pb2.QueryUsageRequest, _admin_pb2.QueryUsageResponse]  # type: ignore[assignment]
     """Sums usage over a span by some labels."""
+    WatchEvents: _aio.UnaryStreamMultiCallable[_admin_pb2.WatchEventsRequest, _admin_pb2.WatchEventsResponse]  # type: ignore[assignment]
+    """Sends what happens as it happens, until the caller hangs up: ledger entries, and denials, which leave no entry."""
 
 class AdminServiceServicer(metaclass=_abc_1.ABCMeta):
     """Questions about a running sidecar; none of them is on the path of a decision."""
@@ -84,11 +100,43 @@ class AdminServiceServicer(metaclass=_abc_1.ABCMeta):
         """Lists where live counters stand, a page at a time."""
 
     @_abc_1.abstractmethod
+    def ListReservations(
+        self,
+        request: _admin_pb2.ListReservationsRequest,
+        context: _ServicerContext,
+    ) -> _typing.Union[_admin_pb2.ListReservationsResponse, _abc.Awaitable[_admin_pb2.ListReservationsResponse]]:
+        """Lists open reservations, those that expire first first, a page at a time: what holds my budget?"""
+
+    @_abc_1.abstractmethod
+    def GetReservation(
+        self,
+        request: _admin_pb2.GetReservationRequest,
+        context: _ServicerContext,
+    ) -> _typing.Union[_admin_pb2.GetReservationResponse, _abc.Awaitable[_admin_pb2.GetReservationResponse]]:
+        """Gives one reservation or record with every ledger entry about it."""
+
+    @_abc_1.abstractmethod
+    def Explain(
+        self,
+        request: _admin_pb2.ExplainRequest,
+        context: _ServicerContext,
+    ) -> _typing.Union[_admin_pb2.ExplainResponse, _abc.Awaitable[_admin_pb2.ExplainResponse]]:
+        """Says which limits concern a request, or a reservation of the past, which one binds, and what is granted."""
+
+    @_abc_1.abstractmethod
     def QueryUsage(
         self,
         request: _admin_pb2.QueryUsageRequest,
         context: _ServicerContext,
     ) -> _typing.Union[_admin_pb2.QueryUsageResponse, _abc.Awaitable[_admin_pb2.QueryUsageResponse]]:
         """Sums usage over a span by some labels."""
+
+    @_abc_1.abstractmethod
+    def WatchEvents(
+        self,
+        request: _admin_pb2.WatchEventsRequest,
+        context: _ServicerContext,
+    ) -> _typing.Union[_abc.Iterator[_admin_pb2.WatchEventsResponse], _abc.AsyncIterator[_admin_pb2.WatchEventsResponse]]:
+        """Sends what happens as it happens, until the caller hangs up: ledger entries, and denials, which leave no entry."""
 
 def add_AdminServiceServicer_to_server(servicer: AdminServiceServicer, server: _typing.Union[_grpc.Server, _aio.Server]) -> None: ...

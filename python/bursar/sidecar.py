@@ -23,6 +23,7 @@ from bursar.admin.policy_file import PolicyFile
 from bursar.admin.service import AdminServer, AdminService, Place
 from bursar.books.books import Books, open_books
 from bursar.config import Settings
+from bursar.disk import ephemeral_type
 from bursar.errors import BadPolicy, BooksError, Mistake, PolicyError, StartError
 from bursar.policy.parse import ParsedPolicy, parse
 from bursar.v1 import admin_pb2
@@ -130,6 +131,7 @@ class Sidecar:
         parsed, message = await asyncio.to_thread(read_policy, Path(settings.policy))
         self.policy_name = parsed.policy.policy
         data_directory = _made_directory(Path(settings.data), mode=0o700)
+        _warn_of_disk(data_directory, parsed)
         socket = _made_home(settings.socket_path) if settings.socket_path else ""
         self._core = await asyncio.to_thread(self._start_core, parsed, message)
         self._undo.push_async_callback(self._stop_core)
@@ -276,6 +278,19 @@ def _made_home(socket: str) -> str:
     """Makes the directory a socket is to be in; returns the socket's absolute path."""
     path = Path(socket)
     return str(_made_directory(path.parent, mode=0o750) / path.name)
+
+
+def _warn_of_disk(data_directory: Path, parsed: ParsedPolicy) -> None:
+    """Says in the log if what must be remembered for days is kept where the pod's end loses it."""
+    kind = ephemeral_type(data_directory)
+    limits = parsed.policy.limits
+    long = [limit.name for limit in limits if limit.window and limit.window.lasts_a_day]
+    if kind and long:
+        _log.warning(
+            "the data directory %s is on %s, which is lost with the pod or the machine, and the "
+            "limit %s counts over a day or longer: give the sidecar a volume that stays",
+            data_directory, kind, long[0],
+        )  # fmt: skip
 
 
 async def _cancelled(task: asyncio.Task[None]) -> None:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import contextlib
 import itertools
+import tempfile
 import threading
 import time
 import urllib.error
@@ -254,6 +255,21 @@ def test_a_restart_with_edited_amounts_keeps_what_was_counted(
     assert standing(lowered) == (40_000, 0)
     denial = connect(lowered.socket).quota.Reserve(reserve("r2", feature="search", tokens=1))
     assert denial.denial.reason == quota_pb2.REASON_LIMIT
+
+
+def test_a_disk_that_dies_with_the_pod_is_warned_of_where_a_limit_counts_for_days(
+    serve: Serve,
+) -> None:
+    with tempfile.TemporaryDirectory(dir="/dev/shm", prefix="bursar-") as volatile:
+        memory = {"BURSAR_DATA": volatile, "BURSAR_SEGMENT_BYTES": "1MiB"}
+        served = serve(POLICY, **memory)
+        assert served.stop() == 0
+        said_of_disk = f"the data directory {volatile} is on tmpfs"
+        assert said_of_disk in served.log.read_text()
+        assert "tenant-month counts over a day" in served.log.read_text()
+        hourly = serve(POLICY.replace("month}", "hour}"), **memory, BURSAR_RESET_CHANGED="yes")
+        assert hourly.stop() == 0
+        assert served.log.read_text().count(said_of_disk) == 1  # both write to one log
 
 
 def test_a_restart_with_the_same_file_activates_nothing(serve: Serve) -> None:

@@ -24,7 +24,10 @@ DATE = re.compile(r"[0-9]{4}-[0-9]{2}-[0-9]{2}")
 
 _DIGITS_MAX = 32
 _FACTORS = {"": 1, "k": 1_000, "M": 1_000_000}
-_UNIT_MS = {"s": 1_000, "m": 60_000, "h": 3_600_000, "d": 86_400_000}
+DAY_MS = 86_400_000
+"""A day of 24 hours, in milliseconds."""
+
+_UNIT_MS = {"s": 1_000, "m": 60_000, "h": 3_600_000, "d": DAY_MS}
 
 
 class ScalarError(ValueError):

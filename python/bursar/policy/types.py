@@ -485,6 +485,12 @@ class Window(Part):
     ] | None = None  # fmt: skip
     """Everything that was ever used, or what was used between two instants."""
 
+    @property
+    def lasts_a_day(self) -> bool:
+        """Whether what it counts is to be remembered for a day or longer."""
+        by_calendar = self.calendar is not None and self.calendar != "hour"
+        return by_calendar or self.total is not None or (self.fixed or 0) >= scalars.DAY_MS
+
     @model_validator(mode="before")
     @classmethod
     def _words(cls, value: object) -> object:

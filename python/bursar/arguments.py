@@ -4,14 +4,43 @@ from __future__ import annotations
 
 import secrets
 import time
+from collections.abc import Mapping
 from datetime import timedelta
-from typing import Literal, get_args
+from typing import Literal, TypedDict, get_args
 
 from bursar.errors import InvalidRequest
 from bursar.v1 import quota_pb2
 
 OutcomeName = Literal["completed", "cancelled", "failed", "unknown"]
 DurabilityName = Literal["process", "power"]
+
+
+class CommitArguments(TypedDict, total=False):
+    """What `commit` takes besides the answer, by name."""
+
+    outcome: OutcomeName | None
+    """How the call ended; None: completed if there is usage, else unknown."""
+    labels: Mapping[str, str] | None
+    """Labels to add to the reservation's; they change none."""
+    latency: timedelta | float | None
+    """How long the call took, in seconds if a number."""
+    first_token: timedelta | float | None
+    """How long until its first token, in seconds if a number."""
+    durability: DurabilityName | None
+    """What the answer survives; None: a loss of power."""
+    timeout: timedelta | float | None
+    """How long it holds its caller; None: at most 1 s, and not at all while the sidecar is away."""
+
+
+class ReleaseArguments(TypedDict, total=False):
+    """What `release` takes, by name."""
+
+    reason: str
+    """Why the call did not run, for the ledger."""
+    durability: DurabilityName | None
+    """What the answer survives; None: the sidecar's process."""
+    timeout: timedelta | float | None
+    """How long it holds its caller; None: as of `commit`."""
 
 
 def new_id() -> str:

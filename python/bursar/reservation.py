@@ -4,16 +4,27 @@ from __future__ import annotations
 
 import logging
 import threading
+import time
 import warnings
-from collections.abc import Awaitable, Callable, Mapping
+from collections.abc import (
+    AsyncIterable,
+    AsyncIterator,
+    Awaitable,
+    Callable,
+    Iterable,
+    Iterator,
+    Mapping,
+)
 from dataclasses import dataclass
 from datetime import UTC, datetime, timedelta
 from types import TracebackType
-from typing import Self, TypedDict, Unpack, cast
+from typing import Self, TypeVar, Unpack, cast
 
 from bursar.arguments import (
+    CommitArguments,
     DurabilityName,
     OutcomeName,
+    ReleaseArguments,
     durability_to_wire,
     outcome_to_wire,
     to_ms,
@@ -22,6 +33,7 @@ from bursar.arguments import (
 from bursar.connection import Process
 from bursar.errors import NotSettled
 from bursar.exchange import Decision, Exchange, Settlement
+from bursar.follow import Followed
 from bursar.providers import Usage, proves_not_run, read_usage
 from bursar.steps import Steps
 from bursar.v1 import quota_pb2, spool_pb2
@@ -30,41 +42,22 @@ _REASON_CHARACTERS_MAX = 200
 
 _log = logging.getLogger("bursar")
 
-
-class CommitArguments(TypedDict, total=False):
-    """What `commit` takes besides the answer, by name."""
-
-    outcome: OutcomeName | None
-    """How the call ended; None: completed if there is usage, else unknown."""
-    labels: Mapping[str, str] | None
-    """Labels to add to the reservation's; they change none."""
-    latency: timedelta | float | None
-    """How long the call took, in seconds if a number."""
-    first_token: timedelta | float | None
-    """How long until its first token, in seconds if a number."""
-    durability: DurabilityName | None
-    """What the answer survives; None: a loss of power."""
-    timeout: timedelta | float | None
-    """How long it holds its caller; None: at most 1 s, and not at all while the sidecar is away."""
-
-
-class ReleaseArguments(TypedDict, total=False):
-    """What `release` takes, by name."""
-
-    reason: str
-    """Why the call did not run, for the ledger."""
-    durability: DurabilityName | None
-    """What the answer survives; None: the sidecar's process."""
-    timeout: timedelta | float | None
-    """How long it holds its caller; None: as of `commit`."""
+_Event = TypeVar("_Event")
 
 
 @dataclass(frozen=True, slots=True)
 class Leaving:
-    """How leaving a block settles: release for a reason, or commit as unknown, and warn or not."""
+    """How leaving a block settles: release for a reason, or commit, and warn or not."""
 
     release_reason: str | None = None
     warns: bool = False
+    usage: Usage | None = None
+    """What a stream that was left early has said of its usage."""
+
+    @property
+    def outcome(self) -> OutcomeName:
+        """How the call ended, as far as leaving the block tells."""
+        return "unknown" if self.usage is None else "cancelled"
 
 
 class ReservationFacts:
@@ -77,6 +70,8 @@ class ReservationFacts:
         self._lock = threading.Lock()
         self._settling = False
         self._settlement: Settlement | None = None
+        self._granted_at_s = time.monotonic()
+        self._followed: Followed | None = None
 
     def __repr__(self) -> str:
         undecided = " undecided" if self.undecided else ""
@@ -158,10 +153,16 @@ class ReservationFacts:
         """How leaving the block settles; None: it is settled, or not ours to settle."""
         if self._settling or self.dry_run or self._process.is_forked():
             return None
+        if self._followed is not None and self._followed.began:  # it ran, and was not heard out
+            return Leaving(usage=self._followed.usage)
         if error is not None and proves_not_run(error):
             reason = f"{type(error).__name__}: {error}"[:_REASON_CHARACTERS_MAX]
             return Leaving(release_reason=reason)
         return Leaving(warns=error is None)
+
+    def _follow(self) -> Followed:
+        self._followed = Followed(granted_model=self.model, granted_at_s=self._granted_at_s)
+        return self._followed
 
     def _warn(self) -> None:
         warnings.warn(
@@ -264,7 +265,8 @@ class Reservation(ReservationFacts):
 
     The block never refunds a call that may have run. Left by an error that proves it did not
     (`bursar.providers.proves_not_run`), it releases; by any other, it commits as unknown; without
-    one but unsettled, it commits as unknown and warns `NotSettled`.
+    one but unsettled, it commits as unknown and warns `NotSettled`. Left in the middle of a stream
+    that `follow` hands on, it commits what that has said of its usage, or else as unknown.
     """
 
     def __init__(
@@ -290,6 +292,26 @@ class Reservation(ReservationFacts):
         """
         return cast("quota_pb2.CommitResponse | None", self._run(self._commit(answer, **said)))
 
+    def follow(self, stream: Iterable[_Event], **said: Unpack[CommitArguments]) -> Iterator[_Event]:
+        """Hands on what a provider streams, and commits what it has said of its usage at the end.
+
+        Of OpenAI's chats ask for that with `stream_options={"include_usage": True}`; a stream that
+        says nothing of it commits as unknown. A stream that fails commits as failed. One that is
+        not heard to its end is committed when the block is left: as cancelled with what it has said
+        so far, or else as unknown. By name: what `commit` takes; `latency` and `first_token`, where
+        not given, are measured from the grant on.
+        """
+        followed = self._follow()
+        try:
+            for event in stream:
+                followed.note(event)
+                yield event
+        except Exception:
+            if followed.began:  # else leaving the block tells whether it ran
+                self.commit(followed.usage, **followed.said(said, outcome="failed"))
+            raise
+        self.commit(followed.usage_at_end, **followed.said(said))
+
     def release(self, **said: Unpack[ReleaseArguments]) -> quota_pb2.ReleaseResponse | None:
         """Gives it back because the call did not run; like `commit`, it never raises.
 
@@ -314,7 +336,7 @@ class Reservation(ReservationFacts):
         if leaving.release_reason is not None:
             self.release(reason=leaving.release_reason)
             return
-        self.commit(outcome="unknown")
+        self.commit(leaving.usage, outcome=leaving.outcome)
         if leaving.warns:
             self._warn()
 
@@ -343,6 +365,21 @@ class AsyncReservation(ReservationFacts):
             "quota_pb2.CommitResponse | None", await self._run(self._commit(answer, **said))
         )
 
+    async def follow(
+        self, stream: AsyncIterable[_Event], **said: Unpack[CommitArguments]
+    ) -> AsyncIterator[_Event]:
+        """Hands on what a provider streams, and commits, as `Reservation.follow` does."""
+        followed = self._follow()
+        try:
+            async for event in stream:
+                followed.note(event)
+                yield event
+        except Exception:
+            if followed.began:
+                await self.commit(followed.usage, **followed.said(said, outcome="failed"))
+            raise
+        await self.commit(followed.usage_at_end, **followed.said(said))
+
     async def release(self, **said: Unpack[ReleaseArguments]) -> quota_pb2.ReleaseResponse | None:
         """Gives it back as `Reservation.release` does."""
         return cast("quota_pb2.ReleaseResponse | None", await self._run(self._release(**said)))
@@ -364,6 +401,6 @@ class AsyncReservation(ReservationFacts):
         if leaving.release_reason is not None:
             await self.release(reason=leaving.release_reason)
             return
-        await self.commit(outcome="unknown")
+        await self.commit(leaving.usage, outcome=leaving.outcome)
         if leaving.warns:
             self._warn()

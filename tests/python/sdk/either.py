@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import asyncio
 import threading
-from collections.abc import Awaitable
+from collections.abc import AsyncIterator, Awaitable, Iterable, Iterator
 from types import TracebackType
 from typing import Any, Self, TypeVar
 
@@ -57,6 +57,19 @@ class BlockingReservation:
 
     def release(self, **said: Any) -> Any:
         return self._loop.wait(self._reservation.release(**said))
+
+    def follow(self, stream: Iterable[Any], **said: Any) -> Iterator[Any]:
+        async def streamed() -> AsyncIterator[Any]:
+            for event in stream:
+                yield event
+
+        followed = self._reservation.follow(streamed(), **said)
+        while True:
+            try:
+                event = self._loop.wait(anext(followed))
+            except StopAsyncIteration:
+                return
+            yield event
 
     def __enter__(self) -> Self:
         self._loop.wait(self._reservation.__aenter__())

@@ -5,7 +5,7 @@ from __future__ import annotations
 import httpx2
 import openai
 import pytest
-from openai.types import CompletionUsage
+from openai.types import CompletionUsage, CreateEmbeddingResponse
 from openai.types.chat import ChatCompletion, ChatCompletionChunk
 from openai.types.responses import Response, ResponseCompletedEvent
 
@@ -139,6 +139,20 @@ def test_audio_is_taken_out_of_both_sides() -> None:
     )
 
 
+def test_embeddings_put_nothing_out() -> None:
+    answer = {
+        "object": "list",
+        "data": [],
+        "model": "text-embedding-3-small",
+        "usage": {"prompt_tokens": 8, "total_tokens": 8},
+    }
+    usage = read_usage(
+        CreateEmbeddingResponse.model_validate(answer),
+        granted_model="openai/text-embedding-3-small",
+    )
+    assert usage == Usage(lines=(Line("embedding", 8),), total_tokens=8)
+
+
 def test_cache_writes_are_split_by_how_long_they_last() -> None:
     usage = {
         **RESPONSE["usage"],  # type: ignore[dict-item]  # the payload is a dict of dicts
@@ -182,6 +196,19 @@ def test_details_that_overlap_never_count_more_than_the_whole() -> None:
         ("openai/gpt-4.1-2025-04-14", "gpt-4.1-2025-04-14", "", "gpt-4.1-2025-04-14"),
         ("openai/gpt-4.1", "gpt-4.1-mini", "openai/gpt-4.1-mini", ""),
         ("openai/o3", "", "", ""),
+        (
+            "anthropic/claude-sonnet-4-5",
+            "claude-sonnet-4-5-20250929",
+            "",
+            "claude-sonnet-4-5-20250929",
+        ),
+        ("anthropic/claude-haiku-latest", "claude-haiku-20251001", "", "claude-haiku-20251001"),
+        (
+            "vertex/claude-sonnet-4-5",
+            "claude-sonnet-4-5@20250929",
+            "",
+            "claude-sonnet-4-5@20250929",
+        ),
     ],
 )
 def test_a_dated_name_is_the_version_and_a_model_is_said_only_if_another_answered(
@@ -204,10 +231,10 @@ def test_plain_lines_and_tokens_by_meter_are_taken_as_they_are() -> None:
         ("some text", "cannot read a usage from builtins.str"),
         ({"answer": 42}, "a dict with answer"),
         ({**CHAT, "usage": None}, "include_usage"),
-        (
-            {"input_tokens": 3, "output_tokens": 4, "cache_read_input_tokens": 9},
-            "cannot read a usage",
-        ),
+        ({"input_tokens": 3, "cache_read_input_tokens": 9}, "cannot read a usage"),
+        ({"type": "message", "id": "msg_1", "usage": None}, "this message has no usage"),
+        ({"candidates": [], "modelVersion": "gemini-3-pro"}, "this response has no usage"),
+        ({"output": {}, "stopReason": "end_turn"}, "this answer of Converse has no usage"),
         ({**CHAT_USAGE, "prompt_tokens": -3}, "prompt_tokens must be a whole number"),
         ({**CHAT_USAGE, "total_tokens": "many"}, "total_tokens must be a whole number"),
     ],

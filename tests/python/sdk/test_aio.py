@@ -12,12 +12,13 @@ import grpc
 import pytest
 
 import bursar
+from bursar.testing import SILENCE, Failure, ScriptedSidecar
 from bursar.v1 import quota_pb2
 
 if TYPE_CHECKING:
     from pathlib import Path
 
-    from tests.python.sdk.conftest import Away, Scripted
+    from tests.python.sdk.conftest import Away
 
 ASKED = {"model": "openai/gpt-4.1-mini", "labels": {"tenant": "acme"}, "input_tokens": 100}
 USAGE = {"input": 100, "output": 42}
@@ -27,7 +28,7 @@ def _client(target: str, **options: object) -> bursar.AsyncClient:
     return bursar.AsyncClient(target, **{"on_undecided": "deny", "timeout": 5, **options})  # type: ignore[arg-type]  # by name
 
 
-def test_a_reservation_is_awaited_or_entered(scripted: Scripted) -> None:
+def test_a_reservation_is_awaited_or_entered(scripted: ScriptedSidecar) -> None:
     async def main() -> None:
         async with _client(scripted.target) as client:
             async with client.reserve(model="a/b", output_tokens_max=5) as reservation:
@@ -37,11 +38,13 @@ def test_a_reservation_is_awaited_or_entered(scripted: Scripted) -> None:
             assert await awaited.release() is not None
 
     asyncio.run(main())
-    assert len(scripted.asked["Commit"]) == 1
-    assert len(scripted.asked["Release"]) == 1
+    assert len(scripted.asked("Commit")) == 1
+    assert len(scripted.asked("Release")) == 1
 
 
-def test_a_cancelled_block_commits_as_unknown_and_stays_cancelled(scripted: Scripted) -> None:
+def test_a_cancelled_block_commits_as_unknown_and_stays_cancelled(
+    scripted: ScriptedSidecar,
+) -> None:
     async def main() -> None:
         async with _client(scripted.target) as client:
             entered = asyncio.Event()
@@ -59,13 +62,13 @@ def test_a_cancelled_block_commits_as_unknown_and_stays_cancelled(scripted: Scri
             assert task.cancelled()
 
     asyncio.run(main())
-    (commit,) = scripted.asked["Commit"]
+    (commit,) = scripted.asked("Commit")
     assert isinstance(commit, quota_pb2.CommitRequest)
     assert commit.outcome == quota_pb2.OUTCOME_UNKNOWN
 
 
-def test_a_settlement_survives_the_cancellation_of_its_caller(scripted: Scripted) -> None:
-    scripted.silent.add("Commit")
+def test_a_settlement_survives_the_cancellation_of_its_caller(scripted: ScriptedSidecar) -> None:
+    scripted.answer("Commit", SILENCE)
 
     async def main() -> None:
         client = _client(scripted.target)
@@ -75,15 +78,15 @@ def test_a_settlement_survives_the_cancellation_of_its_caller(scripted: Scripted
         task.cancel()
         with pytest.raises(asyncio.CancelledError):
             await task
-        scripted.over.set()  # now the sidecar answers
+        scripted.go_on()  # now the sidecar answers
         await client.close()
         assert client.stats().settled == 1
 
     asyncio.run(main())
 
 
-def test_a_cancelled_reserve_is_released_behind(scripted: Scripted) -> None:
-    scripted.silent.add("Reserve")
+def test_a_cancelled_reserve_is_released_behind(scripted: ScriptedSidecar) -> None:
+    scripted.answer("Reserve", SILENCE)
 
     async def main() -> None:
         async with _client(scripted.target) as client:
@@ -95,7 +98,7 @@ def test_a_cancelled_reserve_is_released_behind(scripted: Scripted) -> None:
             assert await client.flush(10)
 
     asyncio.run(main())
-    (release,) = scripted.asked["Release"]
+    (release,) = scripted.asked("Release")
     assert isinstance(release, quota_pb2.ReleaseRequest)
     assert release.reservation_id == "mine"
 
@@ -129,7 +132,7 @@ def test_a_settlement_survives_the_end_of_its_loop(away: Away, tmp_path: Path) -
     assert away.counted() == (142, 0, 1)
 
 
-def test_another_loop_is_told_to_make_its_own_client(scripted: Scripted) -> None:
+def test_another_loop_is_told_to_make_its_own_client(scripted: ScriptedSidecar) -> None:
     client = _client(scripted.target)
 
     async def use() -> bursar.AsyncReservation:
@@ -145,7 +148,7 @@ def test_another_loop_is_told_to_make_its_own_client(scripted: Scripted) -> None
     asyncio.run(settle())
 
 
-def test_labels_are_those_of_the_task_that_reserves(scripted: Scripted) -> None:
+def test_labels_are_those_of_the_task_that_reserves(scripted: ScriptedSidecar) -> None:
     async def main() -> None:
         async with _client(scripted.target) as client:
 
@@ -163,7 +166,7 @@ def test_labels_are_those_of_the_task_that_reserves(scripted: Scripted) -> None:
     asyncio.run(main())
     said = [
         dict(each.labels)
-        for each in scripted.asked["Reserve"]
+        for each in scripted.asked("Reserve")
         if isinstance(each, quota_pb2.ReserveRequest)
     ]
     assert sorted(each["tenant"] for each in said) == [f"t{number}" for number in range(8)]
@@ -187,10 +190,10 @@ def test_many_calls_are_in_flight_at_once(away: Away) -> None:
     assert away.counted() == (200 * 142, 0, 200)
 
 
-def test_an_error_is_that_of_the_contracts_table(scripted: Scripted) -> None:
-    scripted.answers["Reserve"] = [
-        scripted.failure(grpc.StatusCode.INVALID_ARGUMENT, fields=[("model", "required")])
-    ]
+def test_an_error_is_that_of_the_contracts_table(scripted: ScriptedSidecar) -> None:
+    scripted.answer(
+        "Reserve", Failure(grpc.StatusCode.INVALID_ARGUMENT, fields=[("model", "required")])
+    )
 
     async def main() -> None:
         async with _client(scripted.target) as client:

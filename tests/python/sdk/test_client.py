@@ -10,21 +10,18 @@ import uuid
 from collections.abc import Iterator
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
-from typing import TYPE_CHECKING
 
 import grpc
 import pytest
 
 import bursar
 from bursar.arguments import new_id
+from bursar.testing import SILENCE, Failure, ScriptedSidecar
 from bursar.v1 import quota_pb2
 
-if TYPE_CHECKING:
-    from tests.python.sdk.conftest import Scripted
 
-
-def _asked(scripted: Scripted) -> quota_pb2.ReserveRequest:
-    request = scripted.asked["Reserve"][-1]
+def _asked(scripted: ScriptedSidecar) -> quota_pb2.ReserveRequest:
+    request = scripted.asked("Reserve")[-1]
     assert isinstance(request, quota_pb2.ReserveRequest)
     return request
 
@@ -38,7 +35,7 @@ def test_a_client_says_what_both_meanings_of_undecided_are() -> None:
 
 
 def test_without_a_target_the_environment_says_where(
-    scripted: Scripted, monkeypatch: pytest.MonkeyPatch
+    scripted: ScriptedSidecar, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.delenv("BURSAR_SOCKET", raising=False)
     monkeypatch.delenv("BURSAR_LISTEN", raising=False)
@@ -46,10 +43,12 @@ def test_without_a_target_the_environment_says_where(
         bursar.Client(on_undecided="deny")
     monkeypatch.setenv("BURSAR_LISTEN", scripted.target)
     with bursar.Client(on_undecided="deny", timeout=5) as client:
-        assert client.count(model="a/b", texts=["hi"]).tokens == [3]
+        assert client.count(model="a/b", texts=["hi"]).tokens == [1]
 
 
-def test_everything_a_caller_says_is_asked(scripted: Scripted, client: bursar.Client) -> None:
+def test_everything_a_caller_says_is_asked(
+    scripted: ScriptedSidecar, client: bursar.Client
+) -> None:
     client.reserve(
         model="openai/gpt-4.1-mini",
         text="Hello",
@@ -80,7 +79,9 @@ def test_everything_a_caller_says_is_asked(scripted: Scripted, client: bursar.Cl
     )
 
 
-def test_each_form_of_input_is_sent_as_such(scripted: Scripted, client: bursar.Client) -> None:
+def test_each_form_of_input_is_sent_as_such(
+    scripted: ScriptedSidecar, client: bursar.Client
+) -> None:
     client.reserve(model="a/b", input_bytes=9)
     assert _asked(scripted).input_bytes == 9
     client.reserve(model="a/b", chat=[{"role": "user", "content": "hi"}])
@@ -117,26 +118,27 @@ def test_a_grant_is_handed_back_whole(client: bursar.Client) -> None:
     assert reservation.model == "a/b"
     assert (reservation.input_tokens, reservation.output_tokens_granted) == (8, 5)
     assert reservation.tokens_reserved == 13
-    assert reservation.expires_at == datetime(2027, 1, 15, 8, 1, tzinfo=UTC)
+    expires_at = datetime.fromtimestamp(reservation.grant.expires_at_unix_ms / 1000, tz=UTC)
+    assert reservation.expires_at == expires_at
     assert not reservation.replayed
 
 
 def test_a_replayed_grant_that_is_settled_is_not_used(
-    scripted: Scripted, client: bursar.Client
+    scripted: ScriptedSidecar, client: bursar.Client
 ) -> None:
     settled = quota_pb2.Grant(reservation_id="r", state=quota_pb2.STATE_COMMITTED, model="a/b")
-    scripted.answers["Reserve"] = [quota_pb2.ReserveResponse(grant=settled, replayed=True)]
+    scripted.answer("Reserve", quota_pb2.ReserveResponse(grant=settled, replayed=True))
     with pytest.raises(bursar.NotOpen, match="is committed"):
         client.reserve(model="a/b", reservation_id="r")
-    assert set(scripted.asked) == {"Reserve"}
+    assert not scripted.asked("Commit")
 
 
-def test_unavailable_is_tried_three_times(scripted: Scripted, client: bursar.Client) -> None:
-    away = scripted.failure(grpc.StatusCode.UNAVAILABLE, reason="OVERLOADED")
-    scripted.answers["Reserve"] = [away, away]
+def test_unavailable_is_tried_three_times(scripted: ScriptedSidecar, client: bursar.Client) -> None:
+    away = Failure(grpc.StatusCode.UNAVAILABLE, reason="OVERLOADED")
+    scripted.answer("Reserve", away, away)
     client.reserve(model="a/b", input_tokens=1)
-    assert len(scripted.asked["Reserve"]) == 3
-    assert len({_id(each) for each in scripted.asked["Reserve"]}) == 1  # the same question
+    assert len(scripted.asked("Reserve")) == 3
+    assert len({_id(each) for each in scripted.asked("Reserve")}) == 1  # the same question
 
 
 def _id(request: object) -> str:
@@ -145,9 +147,9 @@ def _id(request: object) -> str:
 
 
 def test_a_reserve_without_an_answer_is_undecided_and_released_behind(
-    scripted: Scripted, client: bursar.Client
+    scripted: ScriptedSidecar, client: bursar.Client
 ) -> None:
-    scripted.silent.add("Reserve")
+    scripted.answer("Reserve", SILENCE)
     with pytest.raises(bursar.Undecided, match="DEADLINE_EXCEEDED"):
         client.reserve(model="a/b", reservation_id="lost", timeout=0.3)
     release = scripted.wait_for("Release")
@@ -163,7 +165,9 @@ def test_a_sidecar_that_is_away_is_undecided_within_the_deadline(closed_port: in
         client.reserve(model="a/b", input_tokens=1, timeout=0.2)
 
 
-def test_labels_nest_and_the_callers_own_win(scripted: Scripted, client: bursar.Client) -> None:
+def test_labels_nest_and_the_callers_own_win(
+    scripted: ScriptedSidecar, client: bursar.Client
+) -> None:
     with (
         bursar.labels(tenant="acme", feature="search"),
         bursar.labels(feature="summaries", user="u1"),
@@ -175,7 +179,7 @@ def test_labels_nest_and_the_callers_own_win(scripted: Scripted, client: bursar.
 
 
 def test_labels_decorate_functions_also_async_and_recursive_ones(
-    scripted: Scripted, client: bursar.Client
+    scripted: ScriptedSidecar, client: bursar.Client
 ) -> None:
     @bursar.labels(tenant="acme")
     def nested(depth: int) -> None:
@@ -189,7 +193,7 @@ def test_labels_decorate_functions_also_async_and_recursive_ones(
         client.reserve(model="a/b")
 
     nested(2)
-    assert all(dict(_labels(each)) == {"tenant": "acme"} for each in scripted.asked["Reserve"])
+    assert all(dict(_labels(each)) == {"tenant": "acme"} for each in scripted.asked("Reserve"))
     asyncio.run(later())
     assert dict(_asked(scripted).labels) == {"tenant": "globex"}
 
@@ -207,7 +211,7 @@ def test_labels_refuse_a_generator() -> None:
         bursar.labels(tenant="acme")(generate)
 
 
-def test_threads_share_a_client(scripted: Scripted, client: bursar.Client) -> None:
+def test_threads_share_a_client(scripted: ScriptedSidecar, client: bursar.Client) -> None:
     def reserve(tenant: str) -> None:
         with bursar.labels(tenant=tenant), client.reserve(model="a/b") as reservation:
             reservation.commit({"input": 1})
@@ -217,24 +221,24 @@ def test_threads_share_a_client(scripted: Scripted, client: bursar.Client) -> No
         thread.start()
     for thread in threads:
         thread.join()
-    assert {_labels(each)["tenant"] for each in scripted.asked["Reserve"]} == {
+    assert {_labels(each)["tenant"] for each in scripted.asked("Reserve")} == {
         f"t{each}" for each in range(16)
     }
-    assert len(scripted.asked["Commit"]) == 16
+    assert len(scripted.asked("Commit")) == 16
 
 
 def test_a_record_says_when_and_raises_what_is_wrong(
-    scripted: Scripted, client: bursar.Client
+    scripted: ScriptedSidecar, client: bursar.Client
 ) -> None:
     instant = datetime(2026, 11, 1, 12, tzinfo=UTC)
     answer = client.record({"embedding": 40}, model="a/b", occurred_at=instant, record_id="batch-1")
-    assert answer.ledger_sequence == 8
-    (record,) = scripted.asked["Record"]
+    assert answer.tokens_committed == 40
+    (record,) = scripted.asked("Record")
     assert isinstance(record, quota_pb2.RecordRequest)
     assert record.occurred_at_unix_ms == int(instant.timestamp() * 1000)
     with pytest.raises(bursar.InvalidRequest, match="time zone"):
         client.record({"input": 1}, model="a/b", occurred_at=datetime(2026, 11, 1))  # noqa: DTZ001
-    scripted.answers["Record"] = [scripted.failure(grpc.StatusCode.ALREADY_EXISTS)]
+    scripted.answer("Record", Failure(grpc.StatusCode.ALREADY_EXISTS))
     with pytest.raises(bursar.Conflict):
         client.record({"input": 1}, model="a/b", occurred_at=instant, record_id="batch-1")
 

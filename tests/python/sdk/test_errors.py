@@ -5,17 +5,14 @@ from __future__ import annotations
 import copy
 import pickle
 from datetime import timedelta
-from typing import TYPE_CHECKING
 
 import grpc
 import pytest
 
 import bursar
 from bursar import errors
+from bursar.testing import Failure, ScriptedSidecar
 from bursar.v1 import quota_pb2
-
-if TYPE_CHECKING:
-    from tests.python.sdk.conftest import Scripted
 
 TABLE = {
     grpc.StatusCode.INVALID_ARGUMENT: bursar.InvalidRequest,
@@ -36,27 +33,25 @@ TABLE = {
 
 @pytest.mark.parametrize(("code", "kind"), TABLE.items(), ids=[code.name for code in TABLE])
 def test_a_status_becomes_the_exception_of_the_contracts_table(
-    scripted: Scripted, client: bursar.Client, code: grpc.StatusCode, kind: type[Exception]
+    scripted: ScriptedSidecar, client: bursar.Client, code: grpc.StatusCode, kind: type[Exception]
 ) -> None:
-    scripted.answers["Reserve"] = [
-        scripted.failure(code, reason="THE_NAME")
-    ] * 3  # UNAVAILABLE: 3 attempts
-    with pytest.raises(kind, match="as the test wants it") as raised:
+    scripted.answer("Reserve", *[Failure(code, reason="THE_NAME")] * 3)  # UNAVAILABLE: 3 attempts
+    with pytest.raises(kind, match="as the script has it") as raised:
         client.reserve(model="a/b", input_tokens=1)
     assert isinstance(raised.value, bursar.BursarError)
     assert raised.value.reason == "THE_NAME"
 
 
-def test_a_wrong_field_is_named(scripted: Scripted, client: bursar.Client) -> None:
+def test_a_wrong_field_is_named(scripted: ScriptedSidecar, client: bursar.Client) -> None:
     wrong = [("labels", "at most 16 (got 17)")]
-    scripted.answers["Reserve"] = [scripted.failure(grpc.StatusCode.INVALID_ARGUMENT, fields=wrong)]
+    scripted.answer("Reserve", Failure(grpc.StatusCode.INVALID_ARGUMENT, fields=wrong))
     with pytest.raises(bursar.InvalidRequest) as raised:
         client.reserve(model="a/b", input_tokens=1)
     assert raised.value.fields == tuple(wrong)
 
 
 def test_a_denial_says_what_refused_and_when_it_would_fit(
-    scripted: Scripted, client: bursar.Client
+    scripted: ScriptedSidecar, client: bursar.Client
 ) -> None:
     denial = quota_pb2.Denial(
         reason=quota_pb2.REASON_LIMIT,
@@ -65,7 +60,7 @@ def test_a_denial_says_what_refused_and_when_it_would_fit(
         ],
         retry_after_ms=1500,
     )
-    scripted.answers["Reserve"] = [quota_pb2.ReserveResponse(denial=denial, policy_version=3)]
+    scripted.answer("Reserve", quota_pb2.ReserveResponse(denial=denial, policy_version=3))
     with pytest.raises(bursar.Denied, match="tenant-day") as raised:
         client.reserve(model="a/b", input_tokens=1)
     denied = raised.value

@@ -8,17 +8,15 @@ import logging
 import threading
 from collections.abc import Iterable, Iterator, Sequence
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 import anthropic
 import openai
 import pytest
 
 import bursar
+from bursar.testing import ScriptedSidecar
 from bursar.v1 import quota_pb2
-
-if TYPE_CHECKING:
-    from tests.python.sdk.conftest import Scripted
 
 CHAT_CHUNK = {
     "id": "chatcmpl-1",
@@ -134,8 +132,8 @@ def provider() -> Iterator[str]:
     server.server_close()
 
 
-def committed(scripted: Scripted) -> quota_pb2.CommitRequest:
-    (commit,) = scripted.asked["Commit"]
+def committed(scripted: ScriptedSidecar) -> quota_pb2.CommitRequest:
+    (commit,) = scripted.asked("Commit")
     assert isinstance(commit, quota_pb2.CommitRequest)
     return commit
 
@@ -156,7 +154,7 @@ def tokens(commit: quota_pb2.CommitRequest) -> dict[str, int]:
     ids=["chat", "responses", "messages", "gemini", "converse"],
 )
 def test_a_stream_that_is_heard_out_commits_its_usage(
-    scripted: Scripted, client: bursar.Client, stream: list[object], counted: dict[str, int]
+    scripted: ScriptedSidecar, client: bursar.Client, stream: list[object], counted: dict[str, int]
 ) -> None:
     with client.reserve(model="a/b", input_tokens=9, output_tokens_max=5) as reservation:
         assert list(reservation.follow(stream, labels={"prompt": "greeting"})) == stream
@@ -168,7 +166,7 @@ def test_a_stream_that_is_heard_out_commits_its_usage(
 
 
 def test_a_stream_that_is_left_early_is_committed_with_what_it_said_so_far(
-    scripted: Scripted, client: bursar.Client
+    scripted: ScriptedSidecar, client: bursar.Client
 ) -> None:
     with client.reserve(model="a/b", input_tokens=9) as reservation:
         for event in reservation.follow(MESSAGES):
@@ -180,7 +178,7 @@ def test_a_stream_that_is_left_early_is_committed_with_what_it_said_so_far(
 
 
 def test_a_stream_that_is_left_before_it_said_anything_is_of_unknown_cost(
-    scripted: Scripted, client: bursar.Client
+    scripted: ScriptedSidecar, client: bursar.Client
 ) -> None:
     with client.reserve(model="a/b", input_tokens=9) as reservation:
         next(iter(reservation.follow(CHAT)))
@@ -190,7 +188,7 @@ def test_a_stream_that_is_left_before_it_said_anything_is_of_unknown_cost(
 
 
 def test_a_stream_that_fails_is_committed_as_failed_and_never_released(
-    scripted: Scripted, client: bursar.Client
+    scripted: ScriptedSidecar, client: bursar.Client
 ) -> None:
     def broken() -> Iterator[object]:
         yield from MESSAGES[:5]
@@ -204,7 +202,7 @@ def test_a_stream_that_fails_is_committed_as_failed_and_never_released(
     commit = committed(scripted)
     assert commit.outcome == quota_pb2.OUTCOME_FAILED
     assert tokens(commit) == {"meter_input": 5, "meter_cache_read": 4, "meter_output": 2}
-    assert "Release" not in scripted.asked
+    assert not scripted.asked("Release")
 
 
 def _fails_on(events: Iterable[object]) -> None:
@@ -213,7 +211,7 @@ def _fails_on(events: Iterable[object]) -> None:
 
 
 def test_an_error_of_the_caller_in_the_middle_of_a_stream_releases_nothing(
-    scripted: Scripted, client: bursar.Client
+    scripted: ScriptedSidecar, client: bursar.Client
 ) -> None:
     with (
         pytest.raises(ConnectionRefusedError),
@@ -221,11 +219,11 @@ def test_an_error_of_the_caller_in_the_middle_of_a_stream_releases_nothing(
     ):
         _fails_on(reservation.follow(CHAT))
     assert committed(scripted).outcome == quota_pb2.OUTCOME_UNKNOWN
-    assert "Release" not in scripted.asked
+    assert not scripted.asked("Release")
 
 
 def test_a_stream_that_never_began_is_settled_as_if_it_were_not_there(
-    scripted: Scripted, client: bursar.Client
+    scripted: ScriptedSidecar, client: bursar.Client
 ) -> None:
     def refused() -> object:
         raise ConnectionRefusedError
@@ -235,12 +233,12 @@ def test_a_stream_that_never_began_is_settled_as_if_it_were_not_there(
         client.reserve(model="a/b", input_tokens=9) as reservation,
     ):
         list(reservation.follow(refused() for _ in range(1)))
-    assert "Commit" not in scripted.asked
-    assert len(scripted.asked["Release"]) == 1
+    assert not scripted.asked("Commit")
+    assert len(scripted.asked("Release")) == 1
 
 
 def test_a_stream_without_a_word_of_its_usage_is_unknown_and_says_what_to_ask_for(
-    scripted: Scripted, client: bursar.Client, caplog: pytest.LogCaptureFixture
+    scripted: ScriptedSidecar, client: bursar.Client, caplog: pytest.LogCaptureFixture
 ) -> None:
     with (
         caplog.at_level(logging.WARNING, "bursar"),
@@ -251,7 +249,9 @@ def test_a_stream_without_a_word_of_its_usage_is_unknown_and_says_what_to_ask_fo
     assert "include_usage" in caplog.text
 
 
-def test_the_streams_of_the_real_clients_are_followed(scripted: Scripted, provider: str) -> None:
+def test_the_streams_of_the_real_clients_are_followed(
+    scripted: ScriptedSidecar, provider: str
+) -> None:
     said: Any = {"model": "m", "messages": [{"role": "user", "content": "hi"}], "stream": True}
     with (
         bursar.Client(scripted.target, on_undecided="deny") as client,
@@ -270,7 +270,7 @@ def test_the_streams_of_the_real_clients_are_followed(scripted: Scripted, provid
 
 
 def test_the_streams_of_the_real_asynchronous_clients_are_followed(
-    scripted: Scripted, provider: str
+    scripted: ScriptedSidecar, provider: str
 ) -> None:
     said: Any = {"model": "m", "messages": [{"role": "user", "content": "hi"}], "stream": True}
 
@@ -293,8 +293,8 @@ def test_the_streams_of_the_real_asynchronous_clients_are_followed(
     _all_three(scripted)
 
 
-def _all_three(scripted: Scripted) -> None:
-    commits = scripted.asked["Commit"]
+def _all_three(scripted: ScriptedSidecar) -> None:
+    commits = scripted.asked("Commit")
     assert [each.response_id for each in commits if isinstance(each, quota_pb2.CommitRequest)] == [
         "chatcmpl-1", "resp_1", "msg_1",
     ]  # fmt: skip

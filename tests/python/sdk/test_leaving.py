@@ -5,54 +5,51 @@ from __future__ import annotations
 import asyncio
 import logging
 import warnings
-from typing import TYPE_CHECKING
 
 import grpc
 import pytest
 
 import bursar
+from bursar.testing import Failure, ScriptedSidecar
 from bursar.v1 import quota_pb2
-
-if TYPE_CHECKING:
-    from tests.python.sdk.conftest import Scripted
 
 USAGE = {"input": 8, "output": 3}
 
 
-def test_a_settled_block_is_left_as_it_is(scripted: Scripted, client: bursar.Client) -> None:
+def test_a_settled_block_is_left_as_it_is(scripted: ScriptedSidecar, client: bursar.Client) -> None:
     with client.reserve(model="a/b", input_tokens=8, output_tokens_max=5) as reservation:
         answer = reservation.commit(USAGE)
     assert answer is not None
     assert answer is reservation.settlement
-    (commit,) = scripted.asked["Commit"]
+    (commit,) = scripted.asked("Commit")
     assert isinstance(commit, quota_pb2.CommitRequest)
     assert commit.outcome == quota_pb2.OUTCOME_COMPLETED
-    assert "Release" not in scripted.asked
+    assert not scripted.asked("Release")
 
 
 def test_a_block_left_unsettled_commits_as_unknown_and_warns(
-    scripted: Scripted, client: bursar.Client
+    scripted: ScriptedSidecar, client: bursar.Client
 ) -> None:
     with (
         pytest.warns(bursar.NotSettled, match="left without commit or release"),
         client.reserve(model="a/b", input_tokens=8),
     ):
         pass
-    (commit,) = scripted.asked["Commit"]
+    (commit,) = scripted.asked("Commit")
     assert isinstance(commit, quota_pb2.CommitRequest)
     assert commit.outcome == quota_pb2.OUTCOME_UNKNOWN
     assert not commit.lines
 
 
 def test_an_error_that_proves_the_call_did_not_run_releases(
-    scripted: Scripted, client: bursar.Client
+    scripted: ScriptedSidecar, client: bursar.Client
 ) -> None:
     with pytest.raises(ConnectionRefusedError), client.reserve(model="a/b", input_tokens=8):
         raise ConnectionRefusedError
-    (release,) = scripted.asked["Release"]
+    (release,) = scripted.asked("Release")
     assert isinstance(release, quota_pb2.ReleaseRequest)
     assert release.reason.startswith("ConnectionRefusedError")
-    assert "Commit" not in scripted.asked
+    assert not scripted.asked("Commit")
 
 
 @pytest.mark.parametrize(
@@ -60,7 +57,7 @@ def test_an_error_that_proves_the_call_did_not_run_releases(
     [RuntimeError, TimeoutError, ConnectionResetError, KeyboardInterrupt, asyncio.CancelledError],
 )
 def test_any_other_error_or_cancellation_commits_as_unknown(
-    scripted: Scripted, client: bursar.Client, error: type[BaseException]
+    scripted: ScriptedSidecar, client: bursar.Client, error: type[BaseException]
 ) -> None:
     with (
         pytest.raises(error),
@@ -68,54 +65,52 @@ def test_any_other_error_or_cancellation_commits_as_unknown(
         client.reserve(model="a/b", input_tokens=8),
     ):
         raise error
-    (commit,) = scripted.asked["Commit"]
+    (commit,) = scripted.asked("Commit")
     assert isinstance(commit, quota_pb2.CommitRequest)
     assert commit.outcome == quota_pb2.OUTCOME_UNKNOWN
-    assert "Release" not in scripted.asked
+    assert not scripted.asked("Release")
 
 
 def test_an_error_after_the_commit_changes_nothing(
-    scripted: Scripted, client: bursar.Client
+    scripted: ScriptedSidecar, client: bursar.Client
 ) -> None:
     reservation = client.reserve(model="a/b", input_tokens=8)
     reservation.commit(USAGE)
     with pytest.raises(ConnectionRefusedError), reservation:
         raise ConnectionRefusedError
-    assert len(scripted.asked["Commit"]) == 1
-    assert "Release" not in scripted.asked
+    assert len(scripted.asked("Commit")) == 1
+    assert not scripted.asked("Release")
 
 
-def test_a_dry_run_has_nothing_to_settle(scripted: Scripted, client: bursar.Client) -> None:
+def test_a_dry_run_has_nothing_to_settle(scripted: ScriptedSidecar, client: bursar.Client) -> None:
     with client.reserve(model="a/b", input_tokens=8, dry_run=True):
         pass
-    assert set(scripted.asked) == {"Reserve"}
+    assert not scripted.asked("Commit")
 
 
 def test_an_answer_that_cannot_be_read_is_logged_and_committed_as_unknown(
-    scripted: Scripted, client: bursar.Client, caplog: pytest.LogCaptureFixture
+    scripted: ScriptedSidecar, client: bursar.Client, caplog: pytest.LogCaptureFixture
 ) -> None:
     with client.reserve(model="a/b", input_tokens=8) as reservation:
         assert reservation.commit("forty-two") is not None
-    (commit,) = scripted.asked["Commit"]
+    (commit,) = scripted.asked("Commit")
     assert isinstance(commit, quota_pb2.CommitRequest)
     assert commit.outcome == quota_pb2.OUTCOME_UNKNOWN
     assert "cannot read a usage" in caplog.text
 
 
 def test_a_commit_is_repeated_until_the_sidecar_answers(
-    scripted: Scripted, client: bursar.Client
+    scripted: ScriptedSidecar, client: bursar.Client
 ) -> None:
     # Three attempts of the channel make one of ours, so that these are three of ours.
-    scripted.answers["Commit"] = [
-        scripted.failure(grpc.StatusCode.UNAVAILABLE, reason="DRAINING")
-    ] * 7
+    scripted.answer("Commit", *[Failure(grpc.StatusCode.UNAVAILABLE, reason="DRAINING")] * 7)
     reservation = client.reserve(model="a/b", input_tokens=8)
     answer = reservation.commit(USAGE)
     assert answer is not None
-    assert answer.ledger_sequence == 7
-    assert len(scripted.asked["Commit"]) == 8
-    first = scripted.asked["Commit"][0]
-    assert all(each == first for each in scripted.asked["Commit"])
+    assert answer.tokens_committed == 11
+    assert len(scripted.asked("Commit")) == 8
+    first = scripted.asked("Commit")[0]
+    assert all(each == first for each in scripted.asked("Commit"))
 
 
 @pytest.mark.parametrize(
@@ -128,14 +123,14 @@ def test_a_commit_is_repeated_until_the_sidecar_answers(
     ],
 )
 def test_a_refused_settlement_is_logged_and_never_raised(
-    scripted: Scripted,
+    scripted: ScriptedSidecar,
     client: bursar.Client,
     caplog: pytest.LogCaptureFixture,
     code: grpc.StatusCode,
 ) -> None:
-    scripted.answers["Commit"] = [scripted.failure(code)]
-    scripted.answers["Record"] = [scripted.failure(code)]
-    scripted.answers["Release"] = [scripted.failure(code)]
+    scripted.answer("Commit", Failure(code))
+    scripted.answer("Record", Failure(code))
+    scripted.answer("Release", Failure(code))
     reservation = client.reserve(model="a/b", input_tokens=8)
     assert reservation.commit(USAGE) is None
     assert reservation.release() is None
@@ -144,18 +139,19 @@ def test_a_refused_settlement_is_logged_and_never_raised(
 
 
 def test_a_lost_reservations_usage_is_recorded_under_its_id_at_its_instant(
-    scripted: Scripted, client: bursar.Client
+    scripted: ScriptedSidecar, client: bursar.Client
 ) -> None:
-    scripted.answers["Commit"] = [scripted.failure(grpc.StatusCode.NOT_FOUND)]
     with bursar.labels(tenant="acme"):
         reservation = client.reserve(model="a/b", input_tokens=8, ttl=60, service_tier="flex")
+    scripted.forget(reservation.reservation_id)
     answer = reservation.commit(USAGE, labels={"answer": "good"}, latency=0.25)
     assert answer is not None
-    assert (answer.tokens_committed, answer.ledger_sequence) == (11, 8)
-    (record,) = scripted.asked["Record"]
+    assert answer.tokens_committed == 11
+    (record,) = scripted.asked("Record")
     assert isinstance(record, quota_pb2.RecordRequest)
     assert record.record_id == reservation.reservation_id
-    assert record.occurred_at_unix_ms == 1_800_000_000_000  # when it was granted, by the sidecar
+    granted_at_unix_ms = reservation.grant.expires_at_unix_ms - 60_000  # by the sidecar's clock
+    assert record.occurred_at_unix_ms == granted_at_unix_ms
     assert record.model == "a/b"
     assert record.service_tier == "flex"
     assert dict(record.labels) == {"tenant": "acme", "answer": "good"}
@@ -164,12 +160,13 @@ def test_a_lost_reservations_usage_is_recorded_under_its_id_at_its_instant(
 
 
 def test_a_lost_reservation_of_unknown_outcome_is_recorded_as_its_input_assumed(
-    scripted: Scripted, client: bursar.Client
+    scripted: ScriptedSidecar, client: bursar.Client
 ) -> None:
-    scripted.answers["Commit"] = [scripted.failure(grpc.StatusCode.NOT_FOUND)]
-    with pytest.raises(TimeoutError), client.reserve(model="a/b", input_tokens=8):
+    reservation = client.reserve(model="a/b", input_tokens=8)
+    scripted.forget(reservation.reservation_id)
+    with pytest.raises(TimeoutError), reservation:
         raise TimeoutError
-    (record,) = scripted.asked["Record"]
+    (record,) = scripted.asked("Record")
     assert isinstance(record, quota_pb2.RecordRequest)
     (line,) = record.lines
     assert (line.meter, line.tokens) == (quota_pb2.METER_INPUT, 8)
@@ -177,12 +174,12 @@ def test_a_lost_reservation_of_unknown_outcome_is_recorded_as_its_input_assumed(
 
 
 def test_a_forked_child_neither_settles_its_parents_block_nor_uses_its_client(
-    scripted: Scripted, client: bursar.Client
+    scripted: ScriptedSidecar, client: bursar.Client
 ) -> None:
     with client.reserve(model="a/b", input_tokens=8) as reservation:
         client._process.process_id += 1  # as a forked child sees it
         with pytest.raises(bursar.InvalidRequest, match=r"make a bursar\.(Async)?Client in"):
             client.reserve(model="a/b", input_tokens=8)
-    assert set(scripted.asked) == {"Reserve"}
+    assert not scripted.asked("Commit")
     client._process.process_id -= 1
     assert reservation.settlement is None

@@ -15,10 +15,11 @@ import grpc
 import pytest
 
 import bursar
+from bursar.testing import Failure, ScriptedSidecar
 from bursar.v1 import quota_pb2
 
 if TYPE_CHECKING:
-    from tests.python.sdk.conftest import Away, Connect, Scripted
+    from tests.python.sdk.conftest import Away, Connect
 
 MODEL = "openai/gpt-4.1-mini"
 ASKED = {"model": MODEL, "labels": {"tenant": "acme"}, "input_tokens": 100}
@@ -244,13 +245,13 @@ def test_usage_older_than_the_sidecar_remembers_is_set_aside_and_logged_once(
     assert caplog.text.count("kept aside in") == 1
 
 
-def test_a_wrong_question_is_never_undecided(scripted: Scripted, connect: Connect) -> None:
+def test_a_wrong_question_is_never_undecided(scripted: ScriptedSidecar, connect: Connect) -> None:
     client = connect(scripted.target, on_undecided="allow", timeout=5)
-    scripted.answers["Reserve"] = [scripted.failure(grpc.StatusCode.INVALID_ARGUMENT)]
+    scripted.answer("Reserve", Failure(grpc.StatusCode.INVALID_ARGUMENT))
     with pytest.raises(bursar.InvalidRequest):
         _reserve(client)
     denial = quota_pb2.Denial(reason=quota_pb2.REASON_REQUEST_CAP)
-    scripted.answers["Reserve"] = [quota_pb2.ReserveResponse(denial=denial)]
+    scripted.answer("Reserve", quota_pb2.ReserveResponse(denial=denial))
     with pytest.raises(bursar.Denied):
         _reserve(client)
     assert client.stats().undecided == 0
@@ -258,9 +259,9 @@ def test_a_wrong_question_is_never_undecided(scripted: Scripted, connect: Connec
 
 @pytest.mark.parametrize("code", [grpc.StatusCode.INTERNAL, grpc.StatusCode.UNKNOWN])
 def test_a_bug_lets_nothing_through_unless_asked_to(
-    scripted: Scripted, connect: Connect, code: grpc.StatusCode
+    scripted: ScriptedSidecar, connect: Connect, code: grpc.StatusCode
 ) -> None:
-    scripted.answers["Reserve"] = [scripted.failure(code), scripted.failure(code)]
+    scripted.answer("Reserve", Failure(code), Failure(code))
     careful = connect(scripted.target, on_undecided="allow", timeout=5)
     with pytest.raises(bursar.Undecided) as raised:
         _reserve(careful)

@@ -11,11 +11,12 @@ from typing import TYPE_CHECKING
 import pytest
 
 import bursar
+from bursar.testing import ScriptedSidecar
 from bursar.v1 import quota_pb2
 
 if TYPE_CHECKING:
     from tests.conftest import HandSidecar
-    from tests.python.sdk.conftest import Away, Connect, Scripted
+    from tests.python.sdk.conftest import Away, Connect
 
 POLICY = """
 policy: tests
@@ -45,13 +46,13 @@ def _answer(denial: quota_pb2.Denial) -> quota_pb2.ReserveResponse:
 
 
 def test_a_denial_is_asked_again_at_the_instant_it_clears_under_its_id(
-    scripted: Scripted, client: bursar.Client
+    scripted: ScriptedSidecar, client: bursar.Client
 ) -> None:
-    scripted.answers["Reserve"] = [_answer(_denial(150)), _answer(_denial(100))]
+    scripted.answer("Reserve", _answer(_denial(150)), _answer(_denial(100)))
     began_s = time.monotonic()
     client.reserve(model="a/b", wait=5.0)
     assert 0.25 <= time.monotonic() - began_s < 2.0
-    first, *others = scripted.asked["Reserve"]
+    first, *others = scripted.asked("Reserve")
     assert len(others) == 2
     assert all(each == first for each in others)
 
@@ -62,31 +63,33 @@ def test_a_denial_is_asked_again_at_the_instant_it_clears_under_its_id(
     ids=["never", "too late", "untagged"],
 )
 def test_a_denial_that_waiting_cannot_clear_is_raised_at_once(
-    scripted: Scripted, client: bursar.Client, denial: quota_pb2.Denial
+    scripted: ScriptedSidecar, client: bursar.Client, denial: quota_pb2.Denial
 ) -> None:
-    scripted.answers["Reserve"] = [_answer(denial)]
+    scripted.answer("Reserve", _answer(denial))
     began_s = time.monotonic()
     with pytest.raises(bursar.Denied):
         client.reserve(model="a/b", wait=2.0)
     assert time.monotonic() - began_s < 1.0
-    assert len(scripted.asked["Reserve"]) == 1
+    assert len(scripted.asked("Reserve")) == 1
 
 
-def test_without_wait_a_denial_is_raised_at_once(scripted: Scripted, client: bursar.Client) -> None:
-    scripted.answers["Reserve"] = [_answer(_denial(1, settles=True))]
+def test_without_wait_a_denial_is_raised_at_once(
+    scripted: ScriptedSidecar, client: bursar.Client
+) -> None:
+    scripted.answer("Reserve", _answer(_denial(1, settles=True)))
     with pytest.raises(bursar.Denied):
         client.reserve(model="a/b")
-    assert len(scripted.asked["Reserve"]) == 1
+    assert len(scripted.asked("Reserve")) == 1
 
 
-def test_waiting_ends_when_it_was_said_to(scripted: Scripted, client: bursar.Client) -> None:
-    scripted.answers["Reserve"] = [_answer(_denial(settles=True))] * 1_000
+def test_waiting_ends_when_it_was_said_to(scripted: ScriptedSidecar, client: bursar.Client) -> None:
+    scripted.answer("Reserve", *[_answer(_denial(settles=True))] * 1_000)
     began_s = time.monotonic()
     with pytest.raises(bursar.Denied):
         client.reserve(model="a/b", wait=0.5)
     assert 0.4 <= time.monotonic() - began_s < 1.5
     assert (
-        3 <= len(scripted.asked["Reserve"]) < 30
+        3 <= len(scripted.asked("Reserve")) < 30
     )  # it looks again and again, and not all the time
 
 

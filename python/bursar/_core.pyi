@@ -147,6 +147,27 @@ class Sidecar:
     def standings(self, *, request: bytes) -> bytes:
         """A `ListStandingsResponse` to a `ListStandingsRequest`; ValueError if that is wrong."""
 
+    def reservations(self, *, request: bytes) -> bytes:
+        """A `ListReservationsResponse` to a `ListReservationsRequest`; ValueError as above."""
+
+    def reservation(self, *, request: bytes) -> bytes:
+        """A `GetReservationResponse` to a `GetReservationRequest`.
+
+        Raises `UnknownReservation` where none of that id is open or remembered.
+        """
+
+    def explain(self, *, request: bytes) -> bytes:
+        """An `ExplainResponse` to an `ExplainRequest`; its input is counted on this thread.
+
+        Raises ValueError for a wrong one, `UnknownReservation` as `reservation` does.
+        """
+
+    def watch(self, *, request: bytes) -> Watch | None:
+        """Begins to watch what a `WatchEventsRequest` wants; ValueError for a wrong one.
+
+        None: as many watch already as may.
+        """
+
     def usage_page(
         self, *, books_sequence: int, page: bytes, catch_up: bool = False
     ) -> bytes | None:
@@ -173,4 +194,15 @@ class Sidecar:
         """Drains, lets calls in flight end within the grace, writes, syncs, closes.
 
         Raises `Poisoned` if it had died.
+        """
+
+@final
+class Watch:
+    """What happens in a data plane, a message at a time; it is given up when this is dropped."""
+
+    def next(self, *, timeout_ms: int) -> bytes | None:
+        """A `WatchEventsResponse`, waiting at most so long for something to be in it.
+
+        None: the data plane has ended, and everything was said. Raises `LedgerCorrupt` when the
+        ledger cannot be read.
         """

@@ -3,14 +3,18 @@
 from __future__ import annotations
 
 import asyncio
+import functools
 import logging
 import os
+from collections.abc import AsyncIterator, Callable
+from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from importlib.metadata import version
 from typing import NoReturn, Protocol
 from zoneinfo import ZoneInfo
 
 import grpc
+from google.protobuf.message import Message
 from google.rpc import (  # type: ignore[import-untyped] # no stubs
     code_pb2,
     error_details_pb2,
@@ -23,8 +27,8 @@ from bursar import wire
 from bursar.admin.drain import Drain
 from bursar.admin.policy_file import PolicyFile
 from bursar.books.books import Books
-from bursar.errors import BooksError, StartError
-from bursar.v1 import admin_pb2, admin_pb2_grpc
+from bursar.errors import BooksError, CoreError, StartError, UnknownReservation
+from bursar.v1 import admin_pb2, admin_pb2_grpc, quota_pb2
 
 MESSAGE_BYTES_MAX = 64 * 1024
 """The largest request that admin takes."""
@@ -34,11 +38,26 @@ CALLS_MAX = 64
 
 METADATA_BYTES_MAX = 16 * 1024
 
+WATCHERS_MAX = 16
+"""The most that watch at one time; the data plane holds to it."""
+
+HEARTBEAT_MS = 10_000
+"""How long nothing happens before whoever watches is told that the stream is alive."""
+
+_LOOK_MS = 200  # how long a watcher's thread waits at a time: so soon it sees that its caller left
 _DOMAIN = "bursar"
+_WITHIN = quota_pb2.ReserveRequest.DESCRIPTOR
 _SERVICE = admin_pb2.DESCRIPTOR.services_by_name["AdminService"].full_name
 _log = logging.getLogger(__name__)
 
 Context = grpc.aio.ServicerContext[object, object]
+
+
+class Watching(Protocol):
+    """What happens, a message at a time."""
+
+    def next(self, *, timeout_ms: int) -> bytes | None:
+        """A WatchEventsResponse within the time; None once there will be no more."""
 
 
 class Core(Protocol):
@@ -52,6 +71,18 @@ class Core(Protocol):
 
     def standings(self, *, request: bytes) -> bytes:
         """A ListStandingsResponse to a ListStandingsRequest; ValueError for a wrong one."""
+
+    def reservations(self, *, request: bytes) -> bytes:
+        """A ListReservationsResponse to a ListReservationsRequest; ValueError for a wrong one."""
+
+    def reservation(self, *, request: bytes) -> bytes:
+        """A GetReservationResponse; UnknownReservation where it is not known."""
+
+    def explain(self, *, request: bytes) -> bytes:
+        """An ExplainResponse; ValueError for a wrong question, UnknownReservation likewise."""
+
+    def watch(self, *, request: bytes) -> Watching | None:
+        """Begins to watch; ValueError for a wrong question, None where too many watch."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -71,6 +102,9 @@ class AdminService(admin_pb2_grpc.AdminServiceServicer):
         self, *, core: Core, books: Books, drain: Drain, place: Place, policy_file: PolicyFile
     ) -> None:
         """Asks `core` about the data plane and `books` about usage, which `drain` brings there."""
+        self._closing = False
+        # Threads of their own: those that watch must not take the ones that answer.
+        self._watchers = ThreadPoolExecutor(WATCHERS_MAX, thread_name_prefix="bursar-watch")
         self._policy_file = policy_file
         self._core = core
         self._books = books
@@ -109,12 +143,61 @@ class AdminService(admin_pb2_grpc.AdminServiceServicer):
         self, request: admin_pb2.ListStandingsRequest, context: Context
     ) -> admin_pb2.ListStandingsResponse:
         """Lists where live counters stand, a page at a time."""
+        answer = await _asked(self._core.standings, request, context)
+        return admin_pb2.ListStandingsResponse.FromString(answer)
+
+    async def ListReservations(  # noqa: N802
+        self, request: admin_pb2.ListReservationsRequest, context: Context
+    ) -> admin_pb2.ListReservationsResponse:
+        """Lists open reservations, those that expire first first, a page at a time."""
+        answer = await _asked(self._core.reservations, request, context)
+        return admin_pb2.ListReservationsResponse.FromString(answer)
+
+    async def GetReservation(  # noqa: N802
+        self, request: admin_pb2.GetReservationRequest, context: Context
+    ) -> admin_pb2.GetReservationResponse:
+        """Gives one reservation or record with its ledger entries."""
+        answer = await _asked(self._core.reservation, request, context)
+        return admin_pb2.GetReservationResponse.FromString(answer)
+
+    async def Explain(  # noqa: N802
+        self, request: admin_pb2.ExplainRequest, context: Context
+    ) -> admin_pb2.ExplainResponse:
+        """Says which limits concern a request or held a reservation, and what is granted."""
+        answer = await _asked(self._core.explain, request, context)
+        return admin_pb2.ExplainResponse.FromString(answer)
+
+    async def WatchEvents(  # noqa: N802
+        self, request: admin_pb2.WatchEventsRequest, context: Context
+    ) -> AsyncIterator[admin_pb2.WatchEventsResponse]:
+        """Sends what happens until the caller hangs up or the sidecar stops."""
         asked = request.SerializeToString()
         try:
-            answer = await asyncio.to_thread(self._core.standings, request=asked)
+            watch = await asyncio.to_thread(self._core.watch, request=asked)
         except ValueError as error:
-            await _refuse(context, _field_of(error), str(error))
-        return admin_pb2.ListStandingsResponse.FromString(answer)
+            await _refuse(context, _field_of(error, request), str(error))
+        if watch is None:
+            await context.abort(
+                grpc.StatusCode.RESOURCE_EXHAUSTED,
+                f"{WATCHERS_MAX} watch already, as many as may: end one of them, and ask again",
+            )
+        loop = asyncio.get_running_loop()
+        look = functools.partial(watch.next, timeout_ms=_LOOK_MS)
+        silent_ms = 0
+        while not self._closing:
+            said = await loop.run_in_executor(self._watchers, look)
+            if said is None:
+                return
+            message = admin_pb2.WatchEventsResponse.FromString(said)
+            silent_ms = 0 if message.events or message.denials_dropped else silent_ms + _LOOK_MS
+            if silent_ms == 0 or silent_ms >= HEARTBEAT_MS:
+                silent_ms = 0
+                yield message
+
+    def close(self) -> None:
+        """Ends whatever is watched, so that stopping waits for nobody."""
+        self._closing = True
+        self._watchers.shutdown(wait=False)
 
     async def QueryUsage(  # noqa: N802
         self, request: admin_pb2.QueryUsageRequest, context: Context
@@ -138,24 +221,40 @@ class AdminService(admin_pb2_grpc.AdminServiceServicer):
         return admin_pb2.GetPolicyResponse.FromString(await asyncio.to_thread(self._core.policy))
 
 
-def _field_of(error: ValueError) -> str:
-    """The field that the data plane's error names first."""
-    word = str(error).partition(" ")[0].strip("`:")
-    return word if word in admin_pb2.ListStandingsRequest.DESCRIPTOR.fields_by_name else ""
+async def _asked(ask: Callable[..., bytes], request: Message, context: Context) -> bytes:
+    """Asks the data plane in a thread; words what it does not answer."""
+    try:
+        return await asyncio.to_thread(ask, request=request.SerializeToString())
+    except ValueError as error:
+        await _refuse(context, _field_of(error, request), str(error))
+    except UnknownReservation as error:
+        await _abort(context, grpc.StatusCode.NOT_FOUND, str(error), "RESERVATION_NOT_FOUND")
+    except CoreError as error:  # it stops, or cannot write any more
+        await context.abort(grpc.StatusCode.UNAVAILABLE, str(error))
+
+
+def _field_of(error: ValueError, request: Message) -> str:
+    """The field that the data plane's error names first, of the request or of one within it."""
+    word = str(error).partition(":")[0].strip("` ")
+    names = {*request.DESCRIPTOR.fields_by_name, *_WITHIN.fields_by_name}
+    return word if word.partition("[")[0] in names else ""
 
 
 async def _refuse(context: Context, field: str, message: str) -> NoReturn:
     """Answers INVALID_ARGUMENT with the field's name, for people and for programs."""
-    details = status_pb2.Status(code=code_pb2.INVALID_ARGUMENT, message=message)
-    info = error_details_pb2.ErrorInfo(reason="INVALID_FIELD", domain=_DOMAIN)
-    details.details.add().Pack(info)
     violation = error_details_pb2.BadRequest.FieldViolation(field=field, description=message)
-    details.details.add().Pack(error_details_pb2.BadRequest(field_violations=[violation]))
-    await context.abort(
-        grpc.StatusCode.INVALID_ARGUMENT,
-        message,
-        (("grpc-status-details-bin", details.SerializeToString()),),
-    )
+    bad = error_details_pb2.BadRequest(field_violations=[violation])
+    await _abort(context, grpc.StatusCode.INVALID_ARGUMENT, message, "INVALID_FIELD", bad)
+
+
+async def _abort(
+    context: Context, code: grpc.StatusCode, message: str, reason: str, *more: Message
+) -> NoReturn:
+    """Ends a call with a status that says why by a name, and what else there is to say."""
+    details = status_pb2.Status(code=code_pb2.Code.Value(code.name), message=message)
+    for detail in (error_details_pb2.ErrorInfo(reason=reason, domain=_DOMAIN), *more):
+        details.details.add().Pack(detail)
+    await context.abort(code, message, (("grpc-status-details-bin", details.SerializeToString()),))
 
 
 class AdminServer:
@@ -163,6 +262,7 @@ class AdminServer:
 
     def __init__(self, service: AdminService) -> None:
         """Makes the server; `start` binds it."""
+        self._service = service
         self._health = health.aio.HealthServicer()
         self._server = grpc.aio.server(
             maximum_concurrent_rpcs=CALLS_MAX,
@@ -196,5 +296,6 @@ class AdminServer:
             await self._health.set(name, value)
 
     async def stop(self, grace_s: float) -> None:
-        """Stops; calls in flight have `grace_s` to end."""
+        """Stops; calls in flight have `grace_s` to end, and watching ends at once."""
+        self._service.close()
         await self._server.stop(grace_s)

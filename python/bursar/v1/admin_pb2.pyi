@@ -409,12 +409,12 @@ class ListStandingsResponse(_message.Message):
     NEXT_PAGE_TOKEN_FIELD_NUMBER: _builtins.int
     SEQUENCE_FIELD_NUMBER: _builtins.int
     next_page_token: _builtins.str
-    """What to ask for the next page with; empty on the last one."""
+    """What to ask for the next page with; empty on the last one. A page may be short, or empty, before the last."""
     sequence: _builtins.int
-    """The ledger sequence the page is exact at."""
+    """The ledger sequence when the page was complete: each standing is as it was then or a moment before."""
     @_builtins.property
     def standings(self) -> _containers.RepeatedCompositeFieldContainer[_quota_pb2.Standing]:
-        """The standings, by limit, unit and scope."""
+        """The standings, by limit in the policy's order, unit and scope."""
 
     def __init__(
         self,
@@ -503,7 +503,7 @@ class ListReservationsResponse(_message.Message):
     next_page_token: _builtins.str
     """What to ask for the next page with; empty on the last one. A page may be short, or empty, before the last."""
     sequence: _builtins.int
-    """The ledger sequence the page is exact at."""
+    """The ledger sequence when the page was complete: each reservation is as it was then or a moment before."""
     @_builtins.property
     def reservations(self) -> _containers.RepeatedCompositeFieldContainer[Global___Reservation]:
         """The reservations, those that expire first first."""
@@ -1081,8 +1081,11 @@ class WatchEventsResponse(_message.Message):
 
     EVENTS_FIELD_NUMBER: _builtins.int
     DENIALS_DROPPED_FIELD_NUMBER: _builtins.int
+    THROUGH_SEQUENCE_FIELD_NUMBER: _builtins.int
     denials_dropped: _builtins.int
-    """Events that were dropped before these because the caller was slow; only denials ever are."""
+    """Denials that were dropped before these, because the caller was slow or many came at once; entries never are."""
+    through_sequence: _builtins.int
+    """The last ledger sequence that was looked at, wanted or not: what to give as after_sequence to go on from here."""
     @_builtins.property
     def events(self) -> _containers.RepeatedCompositeFieldContainer[Global___Event]:
         """The events in order, at most 1,000; none: nothing happened for a while, and the stream is alive."""
@@ -1092,10 +1095,11 @@ class WatchEventsResponse(_message.Message):
         *,
         events: _abc.Iterable[Global___Event] | None = ...,
         denials_dropped: _builtins.int = ...,
+        through_sequence: _builtins.int = ...,
     ) -> None: ...
     _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["denials_dropped", b"denials_dropped", "events", b"events"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["denials_dropped", b"denials_dropped", "events", b"events", "through_sequence", b"through_sequence"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 

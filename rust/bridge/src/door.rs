@@ -80,6 +80,7 @@ impl From<AskError> for Wrong {
             AskError::Invalid { .. } | AskError::NotOnHandClock => {
                 Self::Question(error.to_string())
             }
+            AskError::Unknown(_) => Self::Named("UnknownReservation", error.to_string()),
             AskError::Stopped | AskError::Failed(_) => Self::core(error),
         }
     }

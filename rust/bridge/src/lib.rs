@@ -3,6 +3,7 @@
 mod door;
 mod load;
 mod sidecar;
+mod watch;
 
 /// The extension module; typed for Python in `python/bursar/_core.pyi`.
 #[pyo3::pymodule]
@@ -21,6 +22,8 @@ mod _core {
     #[pymodule_export]
     use crate::sidecar::Sidecar;
     use crate::sidecar::decoded;
+    #[pymodule_export]
+    use crate::watch::Watch;
 
     /// The version of the crate this extension was built from, as `major.minor.patch`.
     #[pyfunction]

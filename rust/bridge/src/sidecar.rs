@@ -10,6 +10,7 @@ use pyo3::prelude::*;
 use pyo3::types::PyBytes;
 
 use crate::door::{Home, Wrong, through};
+use crate::watch::Watch;
 
 /// How long a question for usage waits for the index to have what was written so far.
 const CATCH_UP: Duration = Duration::from_secs(5);
@@ -117,6 +118,31 @@ impl Sidecar {
             let request: v1::ListStandingsRequest = decoded(request)?;
             Ok(running.standings(request)?)
         })
+    }
+
+    /// A `ListReservationsResponse` to a `ListReservationsRequest`.
+    #[pyo3(signature = (*, request))]
+    fn reservations<'py>(&self, py: Python<'py>, request: &[u8]) -> PyResult<Bound<'py, PyBytes>> {
+        self.message(py, |running| Ok(running.reservations(decoded(request)?)?))
+    }
+
+    /// A `GetReservationResponse` to a `GetReservationRequest`.
+    #[pyo3(signature = (*, request))]
+    fn reservation<'py>(&self, py: Python<'py>, request: &[u8]) -> PyResult<Bound<'py, PyBytes>> {
+        self.message(py, |running| Ok(running.reservation(decoded(request)?)?))
+    }
+
+    /// An `ExplainResponse` to an `ExplainRequest`.
+    #[pyo3(signature = (*, request))]
+    fn explain<'py>(&self, py: Python<'py>, request: &[u8]) -> PyResult<Bound<'py, PyBytes>> {
+        self.message(py, |running| Ok(running.explain(decoded(request)?)?))
+    }
+
+    /// Begins to watch what a `WatchEventsRequest` wants; None where as many watch already as may.
+    #[pyo3(signature = (*, request))]
+    fn watch(&self, py: Python<'_>, request: &[u8]) -> PyResult<Option<Watch>> {
+        let running = self.running()?;
+        through(py, || Ok(running.watch(decoded(request)?)?.map(Watch::new)))
     }
 
     /// A `UsageBatch`: the next page for books that have everything through a sequence; None if there is

@@ -192,6 +192,7 @@ impl State {
             self.endings.insert((end, key.clone()));
         }
         *self.counters_by_limit.entry(key.identity).or_default() += 1;
+        self.counters_in_order.insert(key.clone());
         self.counters.insert(key, counter);
     }
 
@@ -239,6 +240,7 @@ impl State {
         if let Some(end) = key.span.end {
             self.endings.remove(&(end, key.clone()));
         }
+        self.counters_in_order.remove(key);
         if let Some(count) = self.counters_by_limit.get_mut(&key.identity) {
             *count -= 1;
             if *count == 0 {

@@ -114,7 +114,7 @@ pub(crate) fn service_tier(tier: &str) -> &str {
 }
 
 /// The value a request itself gives to a label; none for the caller's labels.
-pub(crate) fn from_request<'a>(key: &str, model: &'a str, tier: &'a str) -> Option<&'a str> {
+pub fn from_request<'a>(key: &str, model: &'a str, tier: &'a str) -> Option<&'a str> {
     match key {
         "model" => Some(model),
         "provider" => Some(provider(model)),
@@ -175,6 +175,11 @@ impl Compiled {
             amounts.iter().map(|amount| of_unit(ready.identity, amount.unit))
         });
         counters.collect()
+    }
+
+    /// The limits in the policy's order, each with the identity of its counters.
+    pub fn limits(&self) -> impl Iterator<Item = (&Limit, u64)> {
+        self.limits.iter().filter_map(|ready| Some((self.limit(ready)?, ready.identity)))
     }
 
     /// What a scope value of the limit of an identity may have of a unit.

@@ -22,6 +22,19 @@ pub struct CounterKey {
     pub limit: Arc<str>,
 }
 
+impl CounterKey {
+    /// What is before every key of a limit, and after those of the limits before it.
+    pub(crate) fn first_of(identity: u64) -> Self {
+        Self {
+            identity,
+            unit: Unit::Tokens,
+            scope: Box::default(),
+            span: Span::ALWAYS,
+            limit: "".into(),
+        }
+    }
+}
+
 /// A counter's key borrowed from a request, so that looking one up makes nothing. It hashes as the key does:
 /// the same fields in the same order.
 #[derive(Debug, Clone, Copy, Hash)]

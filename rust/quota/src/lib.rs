@@ -35,7 +35,7 @@ mod window;
 
 pub use apply::ApplyError;
 pub use change::{Anew, Difference};
-pub use compile::Compiled;
+pub use compile::{Compiled, from_request};
 pub use counter::{Counter, CounterKey, Span};
 pub use event::{Activated, Effect, Event, Recorded, Reserved, Settled, Touched};
 pub use explain::{Explained, Explanation, Held, WhyNot};

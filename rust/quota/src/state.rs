@@ -2,6 +2,7 @@
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::hash::Hasher as _;
+use std::ops::Bound;
 use std::sync::Arc;
 
 use hashbrown::HashMap;
@@ -85,6 +86,8 @@ pub struct State {
     pub(crate) limits_since: HashMap<u64, Timestamp>,
     /// Live counters.
     pub(crate) counters: HashMap<Arc<CounterKey>, Counter>,
+    /// Live counters in the order of their keys, so that they can be listed a few at a time.
+    pub(crate) counters_in_order: BTreeSet<Arc<CounterKey>>,
     /// How many live counters each limit has, by identity.
     pub(crate) counters_by_limit: HashMap<u64, usize>,
     /// Live counters whose window ends, by when.
@@ -149,6 +152,22 @@ impl State {
     /// Every live counter, in no order.
     pub fn counters(&self) -> impl Iterator<Item = (&Arc<CounterKey>, Counter)> {
         self.counters.iter().map(|(key, counter)| (key, *counter))
+    }
+
+    /// The live counters of a limit in the order of their keys, after one of them if it is given.
+    pub fn counters_of<'a>(
+        &'a self,
+        identity: u64,
+        after: Option<&'a CounterKey>,
+    ) -> impl Iterator<Item = (&'a Arc<CounterKey>, Counter)> {
+        let from = after.map_or_else(
+            || Bound::Included(CounterKey::first_of(identity)),
+            |after| Bound::Excluded(after.clone()),
+        );
+        self.counters_in_order
+            .range::<CounterKey, _>((from, Bound::Unbounded))
+            .take_while(move |key| key.identity == identity)
+            .map(|key| (key, self.counter(key)))
     }
 
     /// How many counters are live.

@@ -34,7 +34,7 @@ impl Counter {
             _ => 0,
         };
         let quick = bytes == 0 || models.iter().all(|model| bursar_tokens::is_quick(model, bytes));
-        let count = move || models.into_iter().map(|model| candidate(model, &input)).collect();
+        let count = move || candidates(models, &input);
         if quick { Ok(count()) } else { self.elsewhere(count).await }
     }
 
@@ -70,6 +70,11 @@ pub(crate) fn count_tokens(count: &Count) -> (Vec<u64>, Counted) {
     let how =
         counts.first().copied().unwrap_or_else(|| bursar_tokens::count_text(&count.model, ""));
     (counts.iter().map(|count| count.tokens).collect(), counted(how))
+}
+
+/// The models with the input as counted for each, on whichever thread asks.
+pub(crate) fn candidates(models: Vec<Arc<str>>, input: &Input) -> Vec<Candidate> {
+    models.into_iter().map(|model| candidate(model, input)).collect()
 }
 
 fn candidate(model: Arc<str>, input: &Input) -> Candidate {

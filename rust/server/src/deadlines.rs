@@ -1,6 +1,7 @@
 //! Open reservations by when they expire.
 
 use std::collections::BTreeMap;
+use std::ops::Bound;
 use std::sync::Arc;
 
 use bursar_quota::{Event, State, Timestamp};
@@ -31,6 +32,15 @@ impl Deadlines {
             }
             Event::Activated(_) | Event::Recorded(_) => {}
         }
+    }
+
+    /// Open reservations by when they expire, after one of them if it is given.
+    pub(crate) fn after(
+        &self,
+        place: Option<(Timestamp, u64)>,
+    ) -> impl Iterator<Item = ((Timestamp, u64), &Arc<str>)> {
+        let from = place.map_or(Bound::Unbounded, Bound::Excluded);
+        self.0.range((from, Bound::Unbounded)).map(|(place, id)| (*place, id))
     }
 
     /// The next deadline.

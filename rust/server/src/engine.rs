@@ -368,7 +368,7 @@ impl Engine {
     }
 
     /// A policy by version, compiled from the ledger's record of it.
-    fn policy(&mut self, version: u64) -> Result<Arc<Compiled>, Fault> {
+    pub(crate) fn policy(&mut self, version: u64) -> Result<Arc<Compiled>, Fault> {
         if version == self.in_force.0 {
             return Ok(self.in_force.1.clone());
         }

@@ -24,6 +24,7 @@ use crate::running::{End, Fate, StartError};
 use crate::service::Service;
 use crate::settings::{PolicyFile, Settings};
 use crate::shared::Shared;
+use crate::watch::Denials;
 use crate::wire::ask::Durability;
 use crate::{http, sweep};
 
@@ -66,6 +67,7 @@ impl Activate {
 pub(crate) struct Started {
     pub(crate) listen: Option<SocketAddr>,
     pub(crate) index: IndexHandle,
+    pub(crate) denials: Arc<Denials>,
 }
 
 /// The life of the data plane, on its own thread.
@@ -152,8 +154,9 @@ fn start(settings: Settings, policy: Compiled) -> Result<(Plane, Started), Start
     let (stop_serving, stop) = oneshot::channel();
     let service = Service::new(shared.clone());
     let serving = runtime.spawn(http::serve(service, health.clone(), accepted, stop));
+    let denials = shared.denials.clone();
     let plane = Plane { runtime, shared, health, accepting, serving, stop_serving, socket };
-    Ok((plane, Started { listen, index }))
+    Ok((plane, Started { listen, index, denials }))
 }
 
 /// Brings a policy into force, and waits until that survives a loss of power.

@@ -10,12 +10,15 @@ use bursar_quota::Timestamp;
 use bursar_store::IndexHandle;
 use tokio::sync::mpsc;
 
-use crate::engine::Activation;
+use crate::engine::{Activation, Engine};
 use crate::fault::Fault;
+use crate::listing::{self, Page};
 use crate::plane::{self, Activate, Ask, Command};
+use crate::reservations::{self, History};
 use crate::settings::{PolicyFile, Settings};
 use crate::shared::Shared;
-use crate::{metrics, status, sweep, wire};
+use crate::watch::{Denials, Watch};
+use crate::{explain, metrics, standings, status, sweep, wire};
 
 /// Why a data plane could not be started.
 #[derive(Debug, thiserror::Error)]
@@ -48,6 +51,9 @@ pub enum AskError {
         /// What was got, and what it must be.
         problem: String,
     },
+    /// No reservation of that id is open or remembered.
+    #[error("no reservation {0:?} is open or still remembered")]
+    Unknown(String),
     /// Its clock is the machine's.
     #[error("the clock cannot be moved: it was not started on a hand clock")]
     NotOnHandClock,
@@ -98,6 +104,10 @@ impl Fate {
         self.ended.notify_all();
     }
 
+    pub(crate) fn has_ended(&self) -> bool {
+        self.end.lock().unwrap_or_else(PoisonError::into_inner).is_some()
+    }
+
     fn wait(&self, timeout: Duration) -> Option<End> {
         let end = self.end.lock().unwrap_or_else(PoisonError::into_inner);
         let waited = self.ended.wait_timeout_while(end, timeout, |end| end.is_none());
@@ -135,6 +145,7 @@ impl Server {
                 thread: Mutex::new(Some(thread)),
                 listen: started.listen,
                 index: started.index,
+                denials: started.denials,
             }),
             Err(error) => {
                 // It has said why; its end adds nothing.
@@ -153,6 +164,7 @@ pub struct Running {
     thread: Mutex<Option<JoinHandle<()>>>,
     listen: Option<SocketAddr>,
     index: IndexHandle,
+    denials: Arc<Denials>,
 }
 
 impl Running {
@@ -204,7 +216,7 @@ impl Running {
         }
     }
 
-    /// A page of where counters stand.
+    /// A page of where counters stand, gathered in steps between which decisions go on.
     ///
     /// # Errors
     /// When the question is wrong, or it has stopped.
@@ -212,7 +224,72 @@ impl Running {
         &self,
         request: v1::ListStandingsRequest,
     ) -> Result<v1::ListStandingsResponse, AskError> {
-        self.ask(move |shared| shared.engine(|engine| status::standings(engine, &request)))
+        let (wanted, after) = standings::wanted(request)?;
+        let size = wanted.size();
+        let step = move |engine: &mut Engine, page: &mut _| standings::step(engine, &wanted, page);
+        Ok(standings::answered(self.gather(Page::after(after), size, step)?))
+    }
+
+    /// A page of open reservations, gathered in steps between which decisions go on.
+    ///
+    /// # Errors
+    /// When the question is wrong, or it has stopped.
+    pub fn reservations(
+        &self,
+        request: v1::ListReservationsRequest,
+    ) -> Result<v1::ListReservationsResponse, AskError> {
+        let (wanted, after) = reservations::wanted(request)?;
+        let size = wanted.size();
+        let step =
+            move |engine: &mut Engine, page: &mut _| reservations::step(engine, &wanted, page);
+        Ok(reservations::answered(self.gather(Page::after(after), size, step)?))
+    }
+
+    /// One reservation or record with its entries, which are read on the thread that asks.
+    ///
+    /// # Errors
+    /// When it is not known, the ledger cannot be read, or it has stopped.
+    pub fn reservation(
+        &self,
+        request: v1::GetReservationRequest,
+    ) -> Result<v1::GetReservationResponse, AskError> {
+        Ok(self.history(request.reservation_id)?.answered())
+    }
+
+    /// Why a request is granted or denied now, or what a reservation took. A request's input is counted on
+    /// the thread that asks.
+    ///
+    /// # Errors
+    /// When the question is wrong, a reservation is not known, or it has stopped.
+    pub fn explain(&self, request: v1::ExplainRequest) -> Result<v1::ExplainResponse, AskError> {
+        match request.question {
+            None => Err(Fault::invalid("question", "give a request or a reservation_id").into()),
+            Some(v1::explain_request::Question::Request(request)) => {
+                let request = explain::request(request)?;
+                self.ask(move |shared| {
+                    shared.engine(|engine| explain::hypothetical(engine, &request))
+                })
+            }
+            Some(v1::explain_request::Question::ReservationId(id)) => {
+                let history = self.history(id.clone())?;
+                let explained = self.ask(move |shared| {
+                    shared.engine(|engine| explain::reservation(engine, &history))
+                })?;
+                explained.ok_or_else(|| {
+                    let problem = format!("{id:?} is a record: it was never decided on");
+                    Fault::invalid("reservation_id", problem).into()
+                })
+            }
+        }
+    }
+
+    /// Begins to watch what happens; none where as many watch already as may ([`crate::WATCHERS_MAX`]).
+    ///
+    /// # Errors
+    /// When the question is wrong.
+    pub fn watch(&self, request: v1::WatchEventsRequest) -> Result<Option<Watch>, AskError> {
+        let (denials, fate) = (self.denials.clone(), self.fate.clone());
+        Ok(Watch::begin(request, &self.index, denials, fate)?)
     }
 
     /// What the data plane counts, as Prometheus' text.
@@ -264,6 +341,40 @@ impl Running {
             let _ = thread.join();
         }
         self.fate.wait(Duration::MAX).unwrap_or(End::Stopped)
+    }
+
+    /// Takes steps until a page is full, nothing is left, or enough was looked at for one answer.
+    fn gather<Row: Send + 'static, Place: Send + 'static>(
+        &self,
+        mut page: Page<Row, Place>,
+        size: usize,
+        step: impl Fn(&mut Engine, &mut Page<Row, Place>) -> Result<(), Fault> + Send + Sync + 'static,
+    ) -> Result<Page<Row, Place>, AskError> {
+        let step = Arc::new(step);
+        for _ in 0..listing::STEPS_MAX {
+            let one = step.clone();
+            page = self.ask(move |shared| {
+                shared.engine(|engine| one(engine, &mut page))?;
+                Ok(page)
+            })?;
+            if page.ended || page.found.len() >= size {
+                break;
+            }
+        }
+        Ok(page)
+    }
+
+    /// All that the ledger says of an id.
+    fn history(&self, id: String) -> Result<History, AskError> {
+        let asked = id.clone();
+        let latest = self.ask(move |shared| {
+            let latest = shared.engine(|engine| Ok(reservations::latest(engine, &asked)));
+            // What this turn entered is to be in the file before it is looked for there.
+            shared.flush();
+            latest
+        })?;
+        let latest = latest.ok_or(AskError::Unknown(id))?;
+        History::read(&self.index, latest).map_err(|error| AskError::Failed(error.to_string()))
     }
 
     fn ask<R: Send + 'static>(

@@ -34,7 +34,12 @@ impl Service {
         Ok(match decided.answer {
             ReserveAnswer::Granted(grant, _) => answer::granted(&grant, false, decided.now),
             ReserveAnswer::Replayed(grant) => answer::granted(&grant, true, decided.now),
-            ReserveAnswer::Denied(denial) => answer::denied(*denial),
+            ReserveAnswer::Denied(denial) => {
+                if self.shared.denials.wanted() {
+                    self.shared.denials.put(&request, (*denial).clone(), decided.now);
+                }
+                answer::denied(*denial)
+            }
         })
     }
 

@@ -10,6 +10,7 @@ use tokio::sync::{Notify, Semaphore};
 use crate::engine::Engine;
 use crate::fault::{Fault, Unavailable};
 use crate::metrics::Latencies;
+use crate::watch::Denials;
 use crate::wire::ask::Durability;
 
 /// One engine and the notices about it. All of it lives on one thread, so the lock is never waited for.
@@ -21,6 +22,8 @@ pub(crate) struct Shared {
     pub(crate) synced: Arc<Notify>,
     /// The engine is poisoned.
     pub(crate) poisoned: Notify,
+    /// Denials on their way to those who watch.
+    pub(crate) denials: Arc<Denials>,
     /// How long answers took.
     pub(crate) latencies: Latencies,
     /// Calls that have no answer yet.
@@ -42,6 +45,7 @@ impl Shared {
             turn: Notify::new(),
             synced,
             poisoned: Notify::new(),
+            denials: Arc::default(),
             latencies: Latencies::default(),
             calls: AtomicUsize::new(0),
             idle: Notify::new(),

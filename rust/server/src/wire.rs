@@ -4,6 +4,7 @@ pub(crate) mod answer;
 pub(crate) mod ask;
 mod check;
 mod digest;
+pub(crate) mod event;
 mod policy;
 
 pub(crate) use policy::policy_from_bytes;

@@ -5,11 +5,15 @@ use std::sync::atomic::Ordering;
 use std::sync::{Arc, Weak};
 use std::time::Duration;
 
+use bursar_quota::{Event, Timestamp};
+
 use crate::follower::Follower;
 use crate::generations::UsagePage;
 use crate::index::{Index, IndexError};
+use crate::read::ReadError;
 use crate::shared::Shared;
 use crate::sync::Syncer;
+use crate::tail::Tail;
 
 /// A way to the index from any thread; it outlives the store and then answers [`IndexError::Closed`].
 #[derive(Clone)]
@@ -49,9 +53,52 @@ impl IndexHandle {
         index.usage_page(&self.dir, books_sequence, page)
     }
 
+    /// Reads one entry that is written, from the files: whoever asks waits, and nobody else does. Its
+    /// segment is read from the beginning.
+    ///
+    /// # Errors
+    /// When there is none, or it cannot be read.
+    pub fn entry(&self, sequence: u64) -> Result<(Timestamp, Event), ReadError> {
+        let first = Tail::after(&self.dir, sequence.saturating_sub(1)).batch(sequence, 1)?;
+        let entry = first.into_iter().next().ok_or(ReadError::Absent(sequence))?;
+        Ok((entry.1, entry.2))
+    }
+
+    /// Reads on after an entry, as entries are written.
+    pub fn entries(&self, after: u64) -> Entries {
+        Entries { tail: Tail::after(&self.dir, after), shared: self.shared.clone() }
+    }
+
+    /// The last sequence written out.
+    pub fn written(&self) -> u64 {
+        self.shared.written.load(Ordering::Acquire)
+    }
+
     /// The last sequence in the index.
     pub fn sequence(&self) -> u64 {
         self.shared.index_sequence.load(Ordering::Acquire)
+    }
+}
+
+/// Entries in order from somewhere on, read from the files: it holds nobody up, and nobody it.
+pub struct Entries {
+    tail: Tail,
+    shared: Arc<Shared>,
+}
+
+impl Entries {
+    /// The next entries that are written, of about so many bytes; none while there are none.
+    ///
+    /// # Errors
+    /// When a file cannot be read, or is broken.
+    pub fn next(&mut self, bytes_max: u64) -> Result<Vec<(u64, Timestamp, Event)>, ReadError> {
+        self.tail.batch(self.shared.written.load(Ordering::Acquire), bytes_max)
+    }
+}
+
+impl std::fmt::Debug for Entries {
+    fn fmt(&self, out: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        out.debug_struct("Entries").finish_non_exhaustive()
     }
 }
 

@@ -39,7 +39,7 @@ pub use codec::CodecError;
 pub use crash::POINTS as CRASH_POINTS;
 pub use dump::dump;
 pub use generations::{USAGE_PAGE_GROUPS, UsagePage, scan_usage};
-pub use handle::IndexHandle;
+pub use handle::{Entries, IndexHandle};
 pub use index::IndexError;
 pub use open::{OpenError, Recovery};
 pub use options::Options;

@@ -39,7 +39,7 @@ class CannedCore:
 
     def __init__(self) -> None:
         self.batches: list[list[usage_pb2.UsageBatch]] = []
-        self.standings_error: ValueError | None = None
+        self.error: Exception | None = None
 
     def status(self) -> bytes:
         return admin_pb2.GetStatusResponse(ready=True, policy_name="p").SerializeToString()
@@ -49,11 +49,31 @@ class CannedCore:
         return admin_pb2.GetPolicyResponse(policy=policy, version=1).SerializeToString()
 
     def standings(self, *, request: bytes) -> bytes:
-        if self.standings_error is not None:
-            raise self.standings_error
+        self._fail()
         asked = admin_pb2.ListStandingsRequest.FromString(request)
         standing = quota_pb2.Standing(limit=asked.limit, remaining=3)
         return admin_pb2.ListStandingsResponse(standings=[standing]).SerializeToString()
+
+    def _fail(self) -> None:
+        if self.error is not None:
+            raise self.error
+
+    def reservations(self, *, request: bytes) -> bytes:
+        self._fail()
+        return request
+
+    def reservation(self, *, request: bytes) -> bytes:
+        self._fail()
+        return request
+
+    def explain(self, *, request: bytes) -> bytes:
+        self._fail()
+        return request
+
+    def watch(self, *, request: bytes) -> None:
+        """Has as many watch already as may."""
+        del request
+        self._fail()
 
     def usage_page(
         self, *, books_sequence: int, page: bytes, catch_up: bool = False
@@ -204,7 +224,7 @@ def test_a_page_token_is_of_its_question_only(tmp_path: Path) -> None:
 
 def test_what_the_data_plane_refuses_is_a_wrong_question_with_its_field(tmp_path: Path) -> None:
     core = CannedCore()
-    core.standings_error = ValueError("page_token must be what the answer before gave (got x)")
+    core.error = ValueError("page_token must be what the answer before gave (got x)")
 
     async def asked(channel: grpc.aio.Channel) -> None:
         stub = admin_stub(channel)

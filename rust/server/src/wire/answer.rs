@@ -29,15 +29,19 @@ pub(crate) fn granted(grant: &Grant, replayed: bool, now: Timestamp) -> v1::Rese
     reserve_response(v1::reserve_response::Outcome::Grant(message), grant.policy_version, replayed)
 }
 
-pub(crate) fn denied(denial: Denial) -> v1::ReserveResponse {
-    let message = v1::Denial {
+pub(crate) fn denied(denied: Denial) -> v1::ReserveResponse {
+    let version = denied.policy_version;
+    reserve_response(v1::reserve_response::Outcome::Denial(denial(denied)), version, false)
+}
+
+pub(crate) fn denial(denial: Denial) -> v1::Denial {
+    v1::Denial {
         reason: reason(denial.reason).into(),
         shortfalls: denial.shortfalls.iter().take(LIST_MAX).map(shortfall).collect(),
         retry_after_ms: denial.retry_after.map(milliseconds),
         hint: denial.hint,
         escalation_id: String::new(),
-    };
-    reserve_response(v1::reserve_response::Outcome::Denial(message), denial.policy_version, false)
+    }
 }
 
 fn reserve_response(

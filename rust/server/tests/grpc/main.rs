@@ -4,6 +4,7 @@
 mod counting;
 mod discovery;
 mod lifetime;
+mod operators;
 mod questions;
 mod races;
 mod reload;

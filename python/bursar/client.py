@@ -85,7 +85,7 @@ class Client:
         timeout_s: float,
         allow_on_bugs: bool,
     ) -> None:
-        """Puts the parts together; `bursar.testing` does so with a wire that reaches nobody."""
+        """Puts the parts together."""
         self._wire = wire
         self._process = Process("bursar.Client")
         self._timeout_s = timeout_s

@@ -183,7 +183,8 @@ class AdminService(admin_pb2_grpc.AdminServiceServicer):
             )
         loop = asyncio.get_running_loop()
         look = functools.partial(watch.next, timeout_ms=_LOOK_MS)
-        silent_ms = 0
+        # At once, so that whoever watches knows from where to go on should we go away.
+        silent_ms = HEARTBEAT_MS
         while not self._closing:
             said = await loop.run_in_executor(self._watchers, look)
             if said is None:

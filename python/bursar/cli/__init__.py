@@ -18,6 +18,12 @@ _COMMANDS = {
     "status": "Show what a running sidecar is and how it stands.",
     "limits": "Show where the limits of a running sidecar stand.",
     "usage": "Show who used how much.",
+    "reservations": "Show which reservations are open, or all that happened to one.",
+    "explain": "Say which limits a request meets, and what would be granted.",
+    "watch": "Print what happens as it happens.",
+    "reserve": "Set tokens aside before a call, from a shell.",
+    "commit": "Settle a reservation with what was used.",
+    "release": "Give a reservation back: the call did not run.",
     "count": "Count the tokens of a text for a model.",
     "bench": "Measure a sidecar beside a bare echo, and audit what it counted.",
 }

@@ -23,7 +23,9 @@ admin_option = click.option(
 )  # fmt: skip
 """The option of every command that asks a running sidecar."""
 
-_QUESTION_WRONG = (grpc.StatusCode.INVALID_ARGUMENT, grpc.StatusCode.UNIMPLEMENTED)
+_QUESTION_WRONG = (
+    grpc.StatusCode.INVALID_ARGUMENT, grpc.StatusCode.NOT_FOUND, grpc.StatusCode.UNIMPLEMENTED,
+)  # fmt: skip
 
 
 @contextmanager

@@ -132,6 +132,7 @@ class AdminServiceServicer(object):
 
     def WatchEvents(self, request, context):
         """Sends what happens as it happens, until the caller hangs up: ledger entries, and denials, which leave no entry.
+        The first message comes at once, and one at least every ten seconds.
         """
         context.set_code(grpc.StatusCode.UNIMPLEMENTED)
         context.set_details('Method not implemented!')

@@ -48,7 +48,9 @@ class AdminServiceStub:
     QueryUsage: _grpc.UnaryUnaryMultiCallable[_admin_pb2.QueryUsageRequest, _admin_pb2.QueryUsageResponse]
     """Sums usage over a span by some labels."""
     WatchEvents: _grpc.UnaryStreamMultiCallable[_admin_pb2.WatchEventsRequest, _admin_pb2.WatchEventsResponse]
-    """Sends what happens as it happens, until the caller hangs up: ledger entries, and denials, which leave no entry."""
+    """Sends what happens as it happens, until the caller hangs up: ledger entries, and denials, which leave no entry.
+    The first message comes at once, and one at least every ten seconds.
+    """
 
 @_typing.type_check_only
 class AdminServiceAsyncStub(AdminServiceStub):
@@ -70,7 +72,9 @@ class AdminServiceAsyncStub(AdminServiceStub):
     QueryUsage: _aio.UnaryUnaryMultiCallable[_admin_pb2.QueryUsageRequest, _admin_pb2.QueryUsageResponse]  # type: ignore[assignment]
     """Sums usage over a span by some labels."""
     WatchEvents: _aio.UnaryStreamMultiCallable[_admin_pb2.WatchEventsRequest, _admin_pb2.WatchEventsResponse]  # type: ignore[assignment]
-    """Sends what happens as it happens, until the caller hangs up: ledger entries, and denials, which leave no entry."""
+    """Sends what happens as it happens, until the caller hangs up: ledger entries, and denials, which leave no entry.
+    The first message comes at once, and one at least every ten seconds.
+    """
 
 class AdminServiceServicer(metaclass=_abc_1.ABCMeta):
     """Questions about a running sidecar; none of them is on the path of a decision."""
@@ -137,6 +141,8 @@ class AdminServiceServicer(metaclass=_abc_1.ABCMeta):
         request: _admin_pb2.WatchEventsRequest,
         context: _ServicerContext,
     ) -> _typing.Union[_abc.Iterator[_admin_pb2.WatchEventsResponse], _abc.AsyncIterator[_admin_pb2.WatchEventsResponse]]:
-        """Sends what happens as it happens, until the caller hangs up: ledger entries, and denials, which leave no entry."""
+        """Sends what happens as it happens, until the caller hangs up: ledger entries, and denials, which leave no entry.
+        The first message comes at once, and one at least every ten seconds.
+        """
 
 def add_AdminServiceServicer_to_server(servicer: AdminServiceServicer, server: _typing.Union[_grpc.Server, _aio.Server]) -> None: ...

@@ -1,0 +1,116 @@
+"""The options that say what a call would use, and the request they make."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from typing import Any, TypedDict, TypeVar
+
+import click
+
+from bursar.cli import show
+from bursar.cli.labels import label_map
+from bursar.config import span_ms
+from bursar.errors import SettingsError
+
+_Function = TypeVar("_Function", bound=Callable[..., object])
+
+TEXT_BYTES_MAX = 4 * 1024 * 1024
+"""The longest text that is sent to be counted."""
+
+
+class Asked(TypedDict):
+    """What the options say, by their names."""
+
+    model: str
+    fallback_models: Sequence[str]
+    service_tier: str
+    label: Sequence[str]
+    input_tokens: int | None
+    input_bytes: int | None
+    text: str | None
+    file: Any
+    output_tokens_max: int
+    output_tokens_min: int | None
+    choices: int
+
+
+def asked_options(function: _Function) -> _Function:
+    """Adds the options that say what a call would use."""
+    tokens = click.IntRange(min=0)
+    options = [
+        click.option("--model", default="", metavar="PROVIDER/MODEL", help="The model to call."),
+        click.option(
+            "--fallback-model", "fallback_models", multiple=True, metavar="PROVIDER/MODEL",
+            help="A model to try if that does not fit. May be given again.",
+        ),
+        click.option("--service-tier", default="", metavar="TIER", help="The provider's tier."),
+        click.option(
+            "-l", "--label", multiple=True, metavar="KEY=VALUE",
+            help="A label, such as tenant=acme. May be given again.",
+        ),
+        click.option("--input-tokens", type=tokens, metavar="N", help="The input, counted by you."),
+        click.option(
+            "--input-bytes", type=tokens, metavar="N", help="The input's size, an upper bound.",
+        ),
+        click.option("--text", metavar="TEXT", help="The input, for the sidecar to count."),
+        click.option(
+            "--file", type=click.File("rb"), metavar="FILE",
+            help="The input's text in a file, or - for stdin, for the sidecar to count.",
+        ),
+        click.option(
+            "--output-tokens-max", default=0, type=tokens, metavar="N",
+            help="The most output per choice, reasoning included.",
+        ),
+        click.option(
+            "--output-tokens-min", type=tokens, metavar="N",
+            help="The least output that would do.  [default: the most]",
+        ),
+        click.option("--choices", default=1, type=click.IntRange(1, 128), metavar="N",
+                     help="How many answers the model is asked for."),
+    ]  # fmt: skip
+    for option in reversed(options):
+        function = option(function)
+    return function
+
+
+def arguments(asked: Asked) -> dict[str, Any]:
+    """What the options say, as `bursar.Client.reserve` takes it; ends the command if wrong."""
+    if not asked["model"]:
+        show.fail(show.EXIT_WRONG, "--model is required", "write --model openai/gpt-4.1-mini")
+    text = asked["text"]
+    if asked["file"] is not None:
+        if text is not None:
+            show.fail(show.EXIT_WRONG, "give --text or --file, not both")
+        text = _read(asked["file"])
+    return {
+        "model": asked["model"],
+        "fallback_models": asked["fallback_models"],
+        "service_tier": asked["service_tier"],
+        "labels": label_map(asked["label"], option="--label"),
+        "input_tokens": asked["input_tokens"],
+        "input_bytes": asked["input_bytes"],
+        "text": text,
+        "output_tokens_max": asked["output_tokens_max"],
+        "output_tokens_min": asked["output_tokens_min"],
+        "choices": asked["choices"],
+    }
+
+
+def _read(file: Any) -> str:  # noqa: ANN401  click's lazy file
+    content: bytes = file.read(TEXT_BYTES_MAX + 1)
+    if len(content) > TEXT_BYTES_MAX:
+        show.fail(show.EXIT_WRONG, f"a text must have at most {TEXT_BYTES_MAX:,} bytes")
+    try:
+        return content.decode()
+    except UnicodeDecodeError as error:
+        show.fail(show.EXIT_WRONG, f"a text must be UTF-8 ({file.name}: {error.reason})")
+
+
+def span_s(text: str | None, option: str) -> float | None:
+    """Reads a span such as 30s; None where nothing is said; ends the command if wrong."""
+    if text is None:
+        return None
+    try:
+        return span_ms(text) / 1000
+    except SettingsError as error:
+        show.fail(show.EXIT_WRONG, f"{option} {error}")

@@ -4,7 +4,9 @@ from __future__ import annotations
 
 import json
 import os
+import re
 import shutil
+import socket
 import subprocess
 import threading
 from collections.abc import Iterator
@@ -14,20 +16,26 @@ from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+import grpc
 import pytest
+from tests.system.conftest import Stock
+
+from bursar.v1 import quota_pb2
 
 if TYPE_CHECKING:
     from tests.system.conftest import Serve, Served
 
 EXAMPLES = Path(__file__).parents[2] / "examples" / "clients"
 BUILD_S_MAX = 600.0
-RUN_S_MAX = 30.0
+RUN_S_MAX = 60.0
 
 GOOD_KEY = "good-key"
 WORDS_MAX = 1_000
+LEDGER_ENTRIES_MAX = 10_000
 
 POLICY = """
 policy: examples
+time_zone: UTC
 labels:
   tenant: {missing: deny}
 reservations: {ttl: 1m, unsettled: charge_input}
@@ -39,6 +47,10 @@ limits:
   - name: in-flight
     scope: [tenant]
     amount: {concurrency: 1}
+  - name: yearly
+    match: {tenant: yearly}
+    window: {calendar: year}
+    amount: {tokens: 60}
 """
 
 
@@ -167,6 +179,43 @@ def standing(served: Served, tenant: str) -> dict[str, Any]:
     return found
 
 
+def said(done: subprocess.CompletedProcess[str], *wanted: str) -> None:
+    """Checks that stderr has just these lines; each is a pattern from its beginning."""
+    lines = done.stderr.splitlines()
+    matched = [re.match(pattern, line) for pattern, line in zip(wanted, lines, strict=False)]
+    assert len(lines) == len(wanted), done
+    assert all(matched), done
+
+
+def settled(served: Served, tenant: str) -> int:
+    """What the tenant has used; it holds nothing."""
+    found = standing(served, tenant)
+    assert found["reserved"] in {0, "0"}
+    return int(found["committed"])
+
+
+def hold(served: Served, tenant: str, tokens: int) -> None:
+    """Reserves tokens for the tenant and leaves them open."""
+    answer = Stock(served.socket).quota.Reserve(asked(f"held-{tenant}", tenant, tokens))
+    assert answer.HasField("grant"), answer
+
+
+def fill(stock: Stock) -> None:
+    """Reserves until it is refused."""
+    for number in range(LEDGER_ENTRIES_MAX):
+        stock.quota.Reserve(asked(f"r{number}", f"t{number}", 1))
+
+
+def asked(reservation_id: str, tenant: str, tokens: int) -> quota_pb2.ReserveRequest:
+    """A request for output only."""
+    return quota_pb2.ReserveRequest(
+        reservation_id=reservation_id,
+        model="openai/gpt-4.1-mini",
+        labels={"tenant": tenant},
+        output_tokens_max=tokens,
+    )
+
+
 @pytest.mark.parametrize("transport", ["socket", "tcp"])
 def test_an_example_reserves_streams_and_settles_what_was_used(
     example: tuple[str, Path, Example], transport: str, serve: Serve, model: str
@@ -178,39 +227,112 @@ def test_an_example_reserves_streams_and_settles_what_was_used(
 
     done = chat.ask("say to me so many words as 30", tenant="acme")
     assert (done.returncode, done.stdout.split()) == (0, [f"word{n}" for n in range(30)]), done
-    assert "committed: 38 tokens" in done.stderr  # 8 words asked, 30 answered
-    assert int(standing(served, "acme")["committed"]) == 38
+    said(
+        done, r"granted: \d+ tokens in, 14\d out$", "committed: 38 tokens$"
+    )  # 8 asked, 30 answered
+    assert settled(served, "acme") == 38
 
     # 112 are left: the output is cut to what fits.
     done = chat.ask("say to me so many words as 500", tenant="acme")
     written = len(done.stdout.split())
     assert done.returncode == 0, done
     assert 20 <= written < 112
-    assert int(standing(served, "acme")["committed"]) == 38 + 8 + written
+    assert settled(served, "acme") == 38 + 8 + written
 
     done = chat.ask("say to me so many words as 30", tenant="acme")
     assert (done.returncode, done.stdout) == (1, ""), done
-    assert "denied: " in done.stderr
-    assert "tenant-total" in done.stderr
-
-    done = chat.ask("say to me so many words as 30", tenant="wrong-key", key="bad-key")
-    assert done.returncode == 1, done
-    assert "released: " in done.stderr
-    assert int(standing(served, "wrong-key")["committed"]) == 0
+    said(
+        done,
+        "denied: REASON_LIMIT: .*tenant-total",
+        r"refused by tenant-total: \d+ UNIT_TOKENS needed, \d left$",
+        "trying again does not help$",
+    )
 
     done = chat.ask("hang up after half of 30", tenant="cut-off")
     assert done.returncode == 1, done
-    assert "committed: " in done.stderr  # its input, as the policy says of what nobody knows
-    assert 0 < int(standing(served, "cut-off")["committed"]) < 30
+    # Its input, as the policy says of what nobody knows.
+    said(done, "granted: ", "error: the answer was cut off: ", r"committed: \d tokens$")
+    assert 0 < settled(served, "cut-off") < 10
 
-    assert standing(served, "acme")["reserved"] in {0, "0"}
+
+def test_an_example_gives_back_what_the_model_did_not_run_for(
+    example: tuple[str, Path, Example], serve: Serve, model: str
+) -> None:
+    """The provider turned the call away, or nobody was there to take it."""
+    served = serve(POLICY)
+    done = Chat(example, served.listen, model).ask("say 30", tenant="acme", key="bad-key")
+    assert (done.returncode, done.stdout.strip()) == (1, ""), done
+    said(done, "granted: ", "error: the model did not run: status 401$", "released: 150 tokens$")
+    assert settled(served, "acme") == 0
+
+    with socket.socket() as unheard:
+        unheard.bind(("127.0.0.1", 0))  # and does not listen: a connection is refused
+        nobody = f"http://127.0.0.1:{unheard.getsockname()[1]}/v1"
+        done = Chat(example, served.listen, nobody).ask("say 30", tenant="acme")
+    assert (done.returncode, done.stdout.strip()) == (1, ""), done
+    said(done, "granted: ", "error: the model did not run: no connection$", "released: 150 tokens$")
+    assert settled(served, "acme") == 0
+
+
+def test_an_example_says_when_to_try_again(
+    example: tuple[str, Path, Example], serve: Serve, model: str
+) -> None:
+    """After a time, where time clears it; after a settlement, where that may."""
+    served = serve(POLICY)
+    chat = Chat(example, served.socket, model)
+    hold(served, "busy", 1)
+    done = chat.ask("say 30", tenant="busy")
+    assert (done.returncode, done.stdout) == (1, ""), done
+    said(
+        done,
+        "denied: REASON_LIMIT: ",
+        "refused by in-flight: 1 UNIT_CONCURRENCY needed, 0 left$",
+        "try again when another call has been settled$",
+    )
+
+    used = quota_pb2.Line(meter=quota_pb2.METER_OUTPUT, tokens=50)
+    stock = Stock(served.socket)
+    stock.quota.Reserve(asked("used", "yearly", 50))
+    stock.quota.Commit(
+        quota_pb2.CommitRequest(
+            reservation_id="used", outcome=quota_pb2.OUTCOME_COMPLETED, lines=[used]
+        )
+    )
+    done = chat.ask("say 30", tenant="yearly")
+    assert (done.returncode, done.stdout) == (1, ""), done
+    said(
+        done,
+        "denied: REASON_LIMIT: ",
+        r"refused by yearly: \d+ UNIT_TOKENS needed, \d+ left$",
+        r"try again in \d+ ms$",
+    )
+
+
+def test_an_example_tells_a_wrong_question_from_none_that_can_be_decided(
+    example: tuple[str, Path, Example], serve: Serve, model: str
+) -> None:
+    """It goes by the reason's name: 2 where the question is wrong, 3 where the ledger is full."""
+    served = serve(POLICY, BURSAR_SEGMENT_BYTES="64KiB", BURSAR_LEDGER_BYTES_MAX="256KiB")
+    chat = Chat(example, served.listen, model)
+    done = chat.ask("say 30", tenant="")
+    assert (done.returncode, done.stdout) == (2, ""), done
+    said(done, "error: no decision: INVALID_FIELD: labels: ")
+
+    stock = Stock(served.socket)
+    with pytest.raises(grpc.RpcError, match="the ledger has reached its bound"):
+        fill(stock)
+    done = chat.ask("say 30", tenant="acme")
+    assert (done.returncode, done.stdout) == (3, ""), done
+    said(done, "error: no decision: LEDGER_FULL: ")
 
 
 def test_an_example_says_that_there_is_no_sidecar(
     example: tuple[str, Path, Example], model: str, tmp_path: Path
 ) -> None:
-    """Nobody listens: it ends with 3 and calls no model."""
-    chat = Chat(example, f"unix://{tmp_path}/nobody.sock", model)
-    done = chat.ask("say 30", tenant="acme")
-    assert (done.returncode, done.stdout) == (3, ""), done
-    assert "error: " in done.stderr
+    """Nobody listens, or what listens says nothing: it ends with 3 and calls no model."""
+    with socket.create_server(("127.0.0.1", 0)) as silent:
+        mute = f"127.0.0.1:{silent.getsockname()[1]}"
+        for target in (f"unix://{tmp_path}/nobody.sock", mute):
+            done = Chat(example, target, model).ask("say 30", tenant="acme")
+            assert (done.returncode, done.stdout) == (3, ""), done
+            said(done, "error: no decision: NO_ANSWER: .")

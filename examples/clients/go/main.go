@@ -11,8 +11,6 @@ import (
 
 	"example.com/chat/gen/bursarv1"
 	"github.com/google/uuid"
-	"google.golang.org/grpc"
-	"google.golang.org/grpc/credentials/insecure"
 )
 
 //go:generate buf generate
@@ -24,15 +22,10 @@ const (
 	exitWrong     = 2
 	exitUndecided = 3
 
-	settleWithin = 5 * time.Second
+	// A call to a model waits for the decision; nobody waits for a settlement.
+	reserveWithin = 500 * time.Millisecond
+	settleWithin  = 5 * time.Second
 )
-
-// Every call may be repeated, because its id is the caller's: so let gRPC repeat it while the sidecar restarts.
-const serviceConfig = `{"methodConfig": [{
-	"name": [{"service": "bursar.v1.QuotaService"}],
-	"waitForReady": true,
-	"retryPolicy": {"maxAttempts": 3, "initialBackoff": "0.02s", "maxBackoff": "0.2s",
-		"backoffMultiplier": 2, "retryableStatusCodes": ["UNAVAILABLE"]}}]}`
 
 func main() {
 	log.SetFlags(0)
@@ -44,8 +37,7 @@ func main() {
 }
 
 func run(question string) int {
-	target := os.Getenv("BURSAR_TARGET")
-	connection, err := grpc.NewClient(target, grpc.WithTransportCredentials(insecure.NewCredentials()), grpc.WithDefaultServiceConfig(serviceConfig))
+	connection, err := connect(environment("BURSAR_TARGET", "127.0.0.1:7420"))
 	if err != nil {
 		log.Printf("error: BURSAR_TARGET: %v", err)
 		return exitWrong
@@ -59,13 +51,12 @@ func run(question string) int {
 	}
 	log.Printf("granted: %d tokens in, %d out", grant.InputTokens, grant.OutputTokensGranted)
 
-	answer, err := stream(question, grant.OutputTokensGranted, func(text string) { fmt.Print(text) })
+	answer, err := stream(grant.Model, question, grant.OutputTokensGranted, func(text string) { fmt.Print(text) })
 	fmt.Println()
-	var refused *refusedError
-	if errors.As(err, &refused) {
-		// The model did not run: give everything back.
-		log.Printf("error: the model refused the call: %v", err)
-		return release(quota, grant.ReservationId, refused.Error())
+	var notRun *notRunError
+	if errors.As(err, &notRun) {
+		log.Printf("error: the model did not run: %v", err)
+		return release(quota, grant.ReservationId, notRun.Error())
 	}
 	if err != nil {
 		log.Printf("error: the answer was cut off: %v", err)
@@ -75,13 +66,13 @@ func run(question string) int {
 
 // reserve asks whether the call may run; without a grant it gives the exit code.
 func reserve(quota bursarv1.QuotaServiceClient, question string) (*bursarv1.Grant, int) {
-	// A call to a model waits for this, so it gets half a second.
-	ctx, cancel := context.WithTimeout(context.Background(), 500*time.Millisecond)
+	ctx, cancel := context.WithTimeout(context.Background(), reserveWithin)
 	defer cancel()
+	// The caller's own, so that the call may be repeated; one that begins with the time keeps the index small.
+	id := uuid.Must(uuid.NewV7()).String()
 	least := uint64(20)
 	response, err := quota.Reserve(ctx, &bursarv1.ReserveRequest{
-		// The caller's own, so that the call may be repeated; one that begins with the time keeps the index small.
-		ReservationId:   uuid.Must(uuid.NewV7()).String(),
+		ReservationId:   id,
 		Model:           model,
 		Labels:          map[string]string{"tenant": os.Getenv("TENANT"), "feature": "chat"},
 		Input:           &bursarv1.ReserveRequest_InputText{InputText: question},
@@ -89,20 +80,55 @@ func reserve(quota bursarv1.QuotaServiceClient, question string) (*bursarv1.Gran
 		OutputTokensMin: &least,
 	})
 	if err != nil {
-		log.Printf("error: no decision: %v", err)
+		log.Printf("error: no decision: %s", told(err))
+		return nil, undecided(quota, id, err)
+	}
+	switch outcome := response.Outcome.(type) {
+	case *bursarv1.ReserveResponse_Grant:
+		return outcome.Grant, 0
+	case *bursarv1.ReserveResponse_Denial:
+		tell(outcome.Denial)
+		return nil, exitNo
+	default:
+		log.Print("error: no decision: the answer is of a later contract than this client")
 		return nil, exitUndecided
 	}
-	if denial := response.GetDenial(); denial != nil {
-		log.Printf("denied: %s", denial.Hint)
-		if denial.RetryAfterMs != nil {
-			log.Printf("try again in %d ms", *denial.RetryAfterMs)
-		}
-		return nil, exitNo
-	}
-	return response.GetGrant(), 0
 }
 
-// commit settles with what was used. Usage is never refused, so it gets more time, and several tries.
+// tell says what refused and when to try again.
+func tell(denial *bursarv1.Denial) {
+	log.Printf("denied: %v: %s", denial.Reason, denial.Hint)
+	settles := len(denial.Shortfalls) > 0
+	for _, shortfall := range denial.Shortfalls {
+		standing := shortfall.Standing
+		log.Printf("refused by %s: %d %v needed, %d left", standing.GetLimit(), shortfall.Requested, standing.GetUnit(), standing.GetRemaining())
+		settles = settles && (shortfall.RetryAfterMs != nil || shortfall.ClearsOnSettle)
+	}
+	switch {
+	case denial.RetryAfterMs != nil:
+		log.Printf("try again in %d ms", *denial.RetryAfterMs)
+	case settles:
+		log.Print("try again when another call has been settled")
+	default:
+		log.Print("trying again does not help")
+	}
+}
+
+// undecided tells a question that was wrong from one that nobody answered; it gives the exit code.
+func undecided(quota bursarv1.QuotaServiceClient, id string, err error) int {
+	switch reason(err) {
+	case "INVALID_FIELD":
+		return exitWrong
+	case "":
+		// It may have been granted all the same. The model was not called, so give it back, if anyone listens.
+		ctx, cancel := context.WithTimeout(context.Background(), reserveWithin)
+		defer cancel()
+		_, _ = quota.Release(ctx, &bursarv1.ReleaseRequest{ReservationId: id, Reason: "no answer in time"})
+	}
+	return exitUndecided
+}
+
+// commit settles with what was used. Usage is never refused, so it gets more time.
 func commit(quota bursarv1.QuotaServiceClient, id string, answer answer, failure error) int {
 	request := &bursarv1.CommitRequest{
 		ReservationId: id,
@@ -118,7 +144,7 @@ func commit(quota bursarv1.QuotaServiceClient, id string, answer answer, failure
 	defer cancel()
 	response, err := quota.Commit(ctx, request)
 	if err != nil {
-		log.Printf("error: not committed, the reservation will expire: %v", err)
+		log.Printf("error: not committed, the reservation will expire: %s", told(err))
 		return exitUndecided
 	}
 	log.Printf("committed: %d tokens", response.TokensCommitted)
@@ -128,12 +154,13 @@ func commit(quota bursarv1.QuotaServiceClient, id string, answer answer, failure
 	return 0
 }
 
+// release gives everything back.
 func release(quota bursarv1.QuotaServiceClient, id, reason string) int {
 	ctx, cancel := context.WithTimeout(context.Background(), settleWithin)
 	defer cancel()
 	response, err := quota.Release(ctx, &bursarv1.ReleaseRequest{ReservationId: id, Reason: reason})
 	if err != nil {
-		log.Printf("error: not released, the reservation will expire: %v", err)
+		log.Printf("error: not released, the reservation will expire: %s", told(err))
 		return exitUndecided
 	}
 	log.Printf("released: %d tokens", response.TokensReleased)

@@ -4,8 +4,10 @@ import (
 	"bufio"
 	"bytes"
 	"encoding/json"
+	"errors"
 	"fmt"
 	"io"
+	"net"
 	"net/http"
 	"os"
 	"strings"
@@ -28,13 +30,13 @@ type answer struct {
 	usage *usage
 }
 
-// refusedError means that the model did not run.
-type refusedError struct{ why string }
+// notRunError means that the model did not run, with a reason that the ledger can keep: at most 256 bytes.
+type notRunError struct{ why string }
 
-func (e *refusedError) Error() string { return e.why }
+func (e *notRunError) Error() string { return e.why }
 
 // stream asks the model, bounded by the output that was granted, and shows the answer as it comes.
-func stream(question string, outputTokensMax uint64, show func(string)) (answer, error) {
+func stream(model, question string, outputTokensMax uint64, show func(string)) (answer, error) {
 	body, err := json.Marshal(map[string]any{
 		"model":                 strings.TrimPrefix(model, "openai/"),
 		"messages":              []map[string]string{{"role": "user", "content": question}},
@@ -45,25 +47,31 @@ func stream(question string, outputTokensMax uint64, show func(string)) (answer,
 	if err != nil {
 		return answer{}, err
 	}
-	request, err := http.NewRequest(http.MethodPost, os.Getenv("OPENAI_BASE_URL")+"/chat/completions", bytes.NewReader(body))
+	base := environment("OPENAI_BASE_URL", "https://api.openai.com/v1")
+	request, err := http.NewRequest(http.MethodPost, base+"/chat/completions", bytes.NewReader(body))
 	if err != nil {
-		return answer{}, &refusedError{err.Error()}
+		return answer{}, &notRunError{"OPENAI_BASE_URL is no address"}
 	}
 	request.Header.Set("Authorization", "Bearer "+os.Getenv("OPENAI_API_KEY"))
 	request.Header.Set("Content-Type", "application/json")
 	response, err := http.DefaultClient.Do(request)
+	var failed *net.OpError
+	if errors.As(err, &failed) && failed.Op == "dial" {
+		return answer{}, &notRunError{"no connection"}
+	}
 	if err != nil {
-		// It may have run: only a refused connection would prove that it did not.
 		return answer{}, err
 	}
 	defer response.Body.Close()
-	switch {
-	case response.StatusCode >= 400 && response.StatusCode < 500:
-		return answer{}, &refusedError{response.Status}
-	case response.StatusCode != http.StatusOK:
-		return answer{}, fmt.Errorf("the model said %s", response.Status)
+	switch response.StatusCode {
+	case http.StatusOK:
+		return read(response.Body, show)
+	case http.StatusBadRequest, http.StatusUnauthorized, http.StatusNotFound, http.StatusTooManyRequests:
+		// Only these say that the model did not run.
+		return answer{}, &notRunError{fmt.Sprintf("status %d", response.StatusCode)}
+	default:
+		return answer{}, fmt.Errorf("status %d", response.StatusCode)
 	}
-	return read(response.Body, show)
 }
 
 // read takes the answer apart, event by event; the last one has the usage.
@@ -101,5 +109,5 @@ func read(body io.Reader, show func(string)) (answer, error) {
 	if err := scanner.Err(); err != nil {
 		return got, err
 	}
-	return got, io.ErrUnexpectedEOF
+	return got, errors.New("it ended in the middle")
 }

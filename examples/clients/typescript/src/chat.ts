@@ -1,22 +1,20 @@
 // Asks a model one question within a budget: reserve, stream the answer, commit what was used.
-import { credentials, type ServiceError } from "@grpc/grpc-js";
 import OpenAI from "openai";
 import { v7 as uuidv7 } from "uuid";
 
-import { promised, type Unary } from "./promised.js";
 import {
   CommitRequest,
   Meter,
   Outcome,
-  QuotaServiceClient,
+  Reason,
   ReleaseRequest,
   ReserveRequest,
-  type CommitResponse,
+  Unit,
+  type Denial,
   type Grant,
   type Line,
-  type ReleaseResponse,
-  type ReserveResponse,
 } from "./gen/bursar/v1/quota.js";
+import { commit, quota, reason, release, reserve, told } from "./sidecar.js";
 
 const MODEL = "openai/gpt-4.1-mini";
 const EXIT = { done: 0, no: 1, wrong: 2, undecided: 3 } as const;
@@ -25,22 +23,8 @@ const EXIT = { done: 0, no: 1, wrong: 2, undecided: 3 } as const;
 const RESERVE_WITHIN_MS = 500;
 const SETTLE_WITHIN_MS = 5_000;
 
-// Every call may be repeated, because its id is the caller's: so let gRPC repeat it while the sidecar restarts.
-const SERVICE_CONFIG = JSON.stringify({
-  methodConfig: [
-    {
-      name: [{ service: "bursar.v1.QuotaService" }],
-      waitForReady: true,
-      retryPolicy: {
-        maxAttempts: 3,
-        initialBackoff: "0.02s",
-        maxBackoff: "0.2s",
-        backoffMultiplier: 2,
-        retryableStatusCodes: ["UNAVAILABLE"],
-      },
-    },
-  ],
-});
+const STATUSES_NOT_RUN = new Set([400, 401, 404, 429]);
+const NO_CONNECTION = new Set(["ECONNREFUSED", "ENOTFOUND"]);
 
 type Usage = OpenAI.CompletionUsage;
 
@@ -51,46 +35,79 @@ interface Answer {
   failure?: unknown;
 }
 
-const target = process.env.BURSAR_TARGET ?? "127.0.0.1:7420";
-const quota = new QuotaServiceClient(target, credentials.createInsecure(), {
-  "grpc.service_config": SERVICE_CONFIG,
-  "grpc.enable_http_proxy": 0,
-});
-const reserve: Unary<ReserveRequest, ReserveResponse> = promised(quota, quota.reserve);
-const commit: Unary<CommitRequest, CommitResponse> = promised(quota, quota.commit);
-const release: Unary<ReleaseRequest, ReleaseResponse> = promised(quota, quota.release);
-
 async function run(question: string): Promise<number> {
-  const answer = await reserve(
-    ReserveRequest.create({
-      // The caller's own, so that the call may be repeated; one that begins with the time keeps the index small.
-      reservationId: uuidv7(),
-      model: MODEL,
-      labels: { tenant: process.env.TENANT ?? "", feature: "chat" },
-      input: { $case: "inputText", inputText: question },
-      outputTokensMax: 200,
-      outputTokensMin: 20,
-    }),
-    RESERVE_WITHIN_MS,
-  );
-  if (answer.outcome?.$case !== "grant") {
-    const denial = answer.outcome?.denial;
-    console.error(`denied: ${denial?.hint}`);
-    if (denial?.retryAfterMs !== undefined) console.error(`try again in ${denial.retryAfterMs} ms`);
-    return EXIT.no;
+  const request = ReserveRequest.create({
+    // The caller's own, so that the call may be repeated; one that begins with the time keeps the index small.
+    reservationId: uuidv7(),
+    model: MODEL,
+    labels: { tenant: process.env.TENANT ?? "", feature: "chat" },
+    input: { $case: "inputText", inputText: question },
+    outputTokensMax: 200,
+    outputTokensMin: 20,
+  });
+  let outcome;
+  try {
+    ({ outcome } = await reserve(request, RESERVE_WITHIN_MS));
+  } catch (error) {
+    console.error(`error: no decision: ${told(error)}`);
+    return undecided(request.reservationId, error);
   }
-  const grant = answer.outcome.grant;
+  switch (outcome?.$case) {
+    case "grant":
+      return ask(question, outcome.grant);
+    case "denial":
+      tell(outcome.denial);
+      return EXIT.no;
+    default:
+      console.error("error: no decision: the answer is of a later contract than this client");
+      return EXIT.undecided;
+  }
+}
+
+/** Says what refused and when to try again. */
+function tell(denial: Denial): void {
+  console.error(`denied: ${Reason[denial.reason]}: ${denial.hint}`);
+  for (const { standing, requested } of denial.shortfalls) {
+    const unit = Unit[standing?.unit ?? Unit.UNRECOGNIZED];
+    console.error(`refused by ${standing?.limit}: ${requested} ${unit} needed, ${standing?.remaining} left`);
+  }
+  const settles = denial.shortfalls.every((refused) => refused.retryAfterMs !== undefined || refused.clearsOnSettle);
+  if (denial.retryAfterMs !== undefined) console.error(`try again in ${denial.retryAfterMs} ms`);
+  else if (denial.shortfalls.length > 0 && settles) console.error("try again when another call has been settled");
+  else console.error("trying again does not help");
+}
+
+/** Tells a question that was wrong from one that nobody answered; gives the exit code. */
+async function undecided(reservationId: string, error: unknown): Promise<number> {
+  const name = reason(error);
+  if (name === "INVALID_FIELD") return EXIT.wrong;
+  if (name === undefined) {
+    // It may have been granted all the same. The model was not called, so give it back, if anyone listens.
+    const request = ReleaseRequest.create({ reservationId, reason: "no answer in time" });
+    await release(request, RESERVE_WITHIN_MS).catch(() => undefined);
+  }
+  return EXIT.undecided;
+}
+
+async function ask(question: string, grant: Grant): Promise<number> {
   console.error(`granted: ${grant.inputTokens} tokens in, ${grant.outputTokensGranted} out`);
-  return settle(grant, await stream(question, grant.outputTokensGranted));
+  const answer = await stream(grant.model, question, grant.outputTokensGranted);
+  const notRun = whyNotRun(answer.failure);
+  if (notRun !== undefined) {
+    console.error(`error: the model did not run: ${notRun}`);
+    return giveBack(grant.reservationId, notRun);
+  }
+  if (answer.failure !== undefined) console.error(`error: the answer was cut off: ${String(answer.failure)}`);
+  return settle(grant.reservationId, answer);
 }
 
 /** Asks the model, bounded by the output that was granted, and shows the answer as it comes. */
-async function stream(question: string, outputTokensMax: number): Promise<Answer> {
+async function stream(model: string, question: string, outputTokensMax: number): Promise<Answer> {
   const answer: Answer = { responseId: "" };
   try {
     // A try of its own would be a second call that nobody reserved.
     const chunks = await new OpenAI({ maxRetries: 0 }).chat.completions.create({
-      model: MODEL.replace("openai/", ""),
+      model: model.replace("openai/", ""),
       messages: [{ role: "user", content: question }],
       max_completion_tokens: outputTokensMax,
       stream: true,
@@ -101,7 +118,7 @@ async function stream(question: string, outputTokensMax: number): Promise<Answer
       answer.usage = chunk.usage ?? answer.usage;
       process.stdout.write(chunk.choices[0]?.delta.content ?? "");
     }
-    if (answer.usage === undefined) answer.failure = new Error("it ended without its usage");
+    if (answer.usage === undefined) answer.failure = "it ended in the middle";
   } catch (error) {
     answer.failure = error;
   }
@@ -109,31 +126,49 @@ async function stream(question: string, outputTokensMax: number): Promise<Answer
   return answer;
 }
 
-async function settle(grant: Grant, answer: Answer): Promise<number> {
-  const reservationId = grant.reservationId;
-  if (didNotRun(answer.failure)) {
-    console.error(`error: the model refused the call: ${answer.failure.message}`);
-    const request = ReleaseRequest.create({ reservationId, reason: answer.failure.message });
-    const released = await release(request, SETTLE_WITHIN_MS);
-    console.error(`released: ${released.tokensReleased} tokens`);
-    return EXIT.no;
-  }
-  if (answer.failure !== undefined) console.error(`error: the answer was cut off: ${String(answer.failure)}`);
+/** Settles with what was used. Usage is never refused, so it gets more time. */
+async function settle(reservationId: string, answer: Answer): Promise<number> {
+  const completed = answer.failure === undefined;
   const request = CommitRequest.create({
     reservationId,
     // Without lines the policy decides what a call that failed is charged.
-    outcome: answer.failure === undefined ? Outcome.OUTCOME_COMPLETED : Outcome.OUTCOME_FAILED,
+    outcome: completed ? Outcome.OUTCOME_COMPLETED : Outcome.OUTCOME_FAILED,
     lines: lines(answer.usage),
     responseId: answer.responseId,
   });
-  const committed = await commit(request, SETTLE_WITHIN_MS);
-  console.error(`committed: ${committed.tokensCommitted} tokens`);
-  return answer.failure === undefined ? EXIT.done : EXIT.no;
+  try {
+    const { tokensCommitted } = await commit(request, SETTLE_WITHIN_MS);
+    console.error(`committed: ${tokensCommitted} tokens`);
+    return completed ? EXIT.done : EXIT.no;
+  } catch (error) {
+    console.error(`error: not committed, the reservation will expire: ${told(error)}`);
+    return EXIT.undecided;
+  }
 }
 
-/** Whether an error proves that the model did not run. */
-function didNotRun(error: unknown): error is InstanceType<typeof OpenAI.APIError> {
-  return error instanceof OpenAI.APIError && error.status >= 400 && error.status < 500;
+/** Gives everything back. */
+async function giveBack(reservationId: string, reason: string): Promise<number> {
+  try {
+    const { tokensReleased } = await release(ReleaseRequest.create({ reservationId, reason }), SETTLE_WITHIN_MS);
+    console.error(`released: ${tokensReleased} tokens`);
+    return EXIT.no;
+  } catch (error) {
+    console.error(`error: not released, the reservation will expire: ${told(error)}`);
+    return EXIT.undecided;
+  }
+}
+
+/** What proves that the model did not run, in words that the ledger can keep: at most 256 bytes. */
+function whyNotRun(error: unknown): string | undefined {
+  if (error instanceof OpenAI.APIConnectionError) return hasCode(error.cause, NO_CONNECTION) ? "no connection" : undefined;
+  if (!(error instanceof OpenAI.APIError) || error.status === undefined) return undefined;
+  return STATUSES_NOT_RUN.has(error.status) ? `status ${error.status}` : undefined;
+}
+
+/** Whether an error or its cause has one of these codes of Node's. */
+function hasCode(error: unknown, codes: Set<string>): boolean {
+  if (!(error instanceof Error)) return false;
+  return ("code" in error && codes.has(String(error.code))) || hasCode(error.cause, codes);
 }
 
 /** Makes the provider's usage disjoint: what it reports inside another number is taken out of it. */
@@ -156,11 +191,6 @@ if (question === undefined || rest.length > 0) {
   console.error("usage: chat QUESTION\nBURSAR_TARGET says where the sidecar is: unix:///run/bursar/bursar.sock or 127.0.0.1:7420");
   process.exitCode = EXIT.wrong;
 } else {
-  try {
-    process.exitCode = await run(question);
-  } catch (error) {
-    console.error(`error: no answer from the sidecar at ${target}: ${(error as ServiceError).details ?? String(error)}`);
-    process.exitCode = EXIT.undecided;
-  }
+  process.exitCode = await run(question);
 }
 quota.close();

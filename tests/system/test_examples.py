@@ -68,6 +68,9 @@ LANGUAGES = {
         (("npm", "ci", "--no-audit", "--no-fund"), ("npm", "run", "build")),
         ("node", "dist/chat.js"),
     ),
+    "java": Example(
+        (("mvn", "--quiet", "--batch-mode", "package"),), ("java", "-jar", "target/chat.jar")
+    ),
     "rust": Example(
         (("cargo", "build", "--quiet", "--locked"),), ("cargo", "run", "--quiet", "--locked", "--")
     ),

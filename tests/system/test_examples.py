@@ -26,8 +26,11 @@ if TYPE_CHECKING:
     from tests.system.conftest import Serve, Served
 
 EXAMPLES = Path(__file__).parents[2] / "examples" / "clients"
-BUILD_S_MAX = 600.0
+BUILD_S_MAX = 1200.0
 RUN_S_MAX = 60.0
+
+# A busy machine is no answer.
+RESERVE_WITHIN_MS = "20000"
 
 GOOD_KEY = "good-key"
 WORDS_MAX = 1_000
@@ -160,7 +163,12 @@ class Chat:
 
     def __init__(self, example: tuple[str, Path, Example], target: str, model: str) -> None:
         self.language, self.folder, self.example = example
-        self.environment = {**os.environ, "BURSAR_TARGET": target, "OPENAI_BASE_URL": model}
+        self.environment = {
+            **os.environ,
+            "BURSAR_TARGET": target,
+            "OPENAI_BASE_URL": model,
+            "RESERVE_WITHIN_MS": RESERVE_WITHIN_MS,
+        }
 
     def ask(
         self, question: str, *, tenant: str, key: str = GOOD_KEY
@@ -339,6 +347,8 @@ def test_an_example_says_that_there_is_no_sidecar(
     with socket.create_server(("127.0.0.1", 0)) as silent:
         mute = f"127.0.0.1:{silent.getsockname()[1]}"
         for target in (f"unix://{tmp_path}/nobody.sock", mute):
-            done = Chat(example, target, model).ask("say 30", tenant="acme")
+            chat = Chat(example, target, model)
+            del chat.environment["RESERVE_WITHIN_MS"]  # what users have: half a second
+            done = chat.ask("say 30", tenant="acme")
             assert (done.returncode, done.stdout) == (3, ""), done
             said(done, "error: no decision: NO_ANSWER: .")

@@ -7,6 +7,7 @@ import (
 	"fmt"
 	"log"
 	"os"
+	"strconv"
 	"time"
 
 	"example.com/chat/gen/bursarv1"
@@ -22,16 +23,25 @@ const (
 	exitWrong     = 2
 	exitUndecided = 3
 
-	// A call to a model waits for the decision; nobody waits for a settlement.
-	reserveWithin = 500 * time.Millisecond
-	settleWithin  = 5 * time.Second
+	settleWithin = 5 * time.Second
 )
+
+// A call to a model waits for the decision; nobody waits for a settlement.
+var reserveWithin = 500 * time.Millisecond
 
 func main() {
 	log.SetFlags(0)
 	if len(os.Args) != 2 {
 		log.Print("usage: chat QUESTION\nBURSAR_TARGET says where the sidecar is: unix:///run/bursar/bursar.sock or 127.0.0.1:7420")
 		os.Exit(exitWrong)
+	}
+	if text, isSet := os.LookupEnv("RESERVE_WITHIN_MS"); isSet {
+		span, err := strconv.ParseUint(text, 10, 31)
+		if err != nil {
+			log.Printf("error: RESERVE_WITHIN_MS is no number of milliseconds: %s", text)
+			os.Exit(exitWrong)
+		}
+		reserveWithin = time.Duration(span) * time.Millisecond
 	}
 	os.Exit(run(os.Args[1]))
 }

@@ -28,8 +28,8 @@ const NO: u8 = 1;
 const WRONG: u8 = 2;
 const UNDECIDED: u8 = 3;
 
-/// A call to a model waits for the decision; nobody waits for a settlement.
-const RESERVE_WITHIN: Duration = Duration::from_millis(500);
+/// A call to a model waits for the decision, so it gets half a second; nobody waits for a settlement.
+const RESERVE_WITHIN_MS: &str = "500";
 const SETTLE_WITHIN: Duration = Duration::from_secs(5);
 
 const USAGE: &str = "usage: chat QUESTION
@@ -42,11 +42,19 @@ async fn main() -> ExitCode {
         eprintln!("{USAGE}");
         return ExitCode::from(WRONG);
     };
+    let within = env::var("RESERVE_WITHIN_MS").unwrap_or_else(|_| RESERVE_WITHIN_MS.to_owned());
+    let Ok(within_ms) = within.parse() else {
+        eprintln!("error: RESERVE_WITHIN_MS is no number of milliseconds: {within}");
+        return ExitCode::from(WRONG);
+    };
     // An error only if one is installed already, which is as good.
     let _ = rustls::crypto::ring::default_provider().install_default();
     let target = env::var("BURSAR_TARGET").unwrap_or_else(|_| "127.0.0.1:7420".to_owned());
     match sidecar::connect(&target) {
-        Ok(quota) => ExitCode::from(run(&quota, &question).await),
+        Ok(quota) => {
+            let code = run(&quota, &question, Duration::from_millis(within_ms)).await;
+            ExitCode::from(code)
+        }
         Err(error) => {
             eprintln!("error: BURSAR_TARGET: {error}");
             ExitCode::from(WRONG)
@@ -54,8 +62,8 @@ async fn main() -> ExitCode {
     }
 }
 
-async fn run(quota: &Quota, question: &str) -> u8 {
-    let grant = match reserve(quota, question).await {
+async fn run(quota: &Quota, question: &str, within: Duration) -> u8 {
+    let grant = match reserve(quota, question, within).await {
         Ok(grant) => grant,
         Err(code) => return code,
     };
@@ -83,7 +91,7 @@ async fn run(quota: &Quota, question: &str) -> u8 {
 }
 
 /// Asks whether the call may run; without a grant it gives the exit code.
-async fn reserve(quota: &Quota, question: &str) -> Result<Grant, u8> {
+async fn reserve(quota: &Quota, question: &str, within: Duration) -> Result<Grant, u8> {
     let tenant = env::var("TENANT").unwrap_or_default();
     let request = ReserveRequest {
         // The caller's own, so that the call may be repeated; one that begins with the time keeps the index small.
@@ -97,7 +105,7 @@ async fn reserve(quota: &Quota, question: &str) -> Result<Grant, u8> {
     };
     let id = request.reservation_id.clone();
     let send = |request| async move { quota.clone().reserve(request).await };
-    match sidecar::call(RESERVE_WITHIN, request, send).await.map(|response| response.outcome) {
+    match sidecar::call(within, request, send).await.map(|response| response.outcome) {
         Ok(Some(Decision::Grant(grant))) => Ok(grant),
         Ok(Some(Decision::Denial(denial))) => {
             tell(&denial);
@@ -109,7 +117,7 @@ async fn reserve(quota: &Quota, question: &str) -> Result<Grant, u8> {
         }
         Err(failure) => {
             eprintln!("error: no decision: {failure}");
-            Err(undecided(quota, id, &failure).await)
+            Err(undecided(quota, id, &failure, within).await)
         }
     }
 }
@@ -138,7 +146,12 @@ fn tell(denial: &Denial) {
 }
 
 /// Tells a question that was wrong from one that nobody answered; gives the exit code.
-async fn undecided(quota: &Quota, reservation_id: String, failure: &Failure) -> u8 {
+async fn undecided(
+    quota: &Quota,
+    reservation_id: String,
+    failure: &Failure,
+    within: Duration,
+) -> u8 {
     match failure.reason.as_deref() {
         Some("INVALID_FIELD") => WRONG,
         Some(_) => UNDECIDED,
@@ -147,7 +160,7 @@ async fn undecided(quota: &Quota, reservation_id: String, failure: &Failure) -> 
             let reason = "no answer in time".to_owned();
             let request = ReleaseRequest { reservation_id, reason, ..Default::default() };
             let send = |request| async move { quota.clone().release(request).await };
-            let _ = sidecar::call(RESERVE_WITHIN, request, send).await;
+            let _ = sidecar::call(within, request, send).await;
             UNDECIDED
         }
     }

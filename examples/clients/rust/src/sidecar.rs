@@ -5,7 +5,7 @@ use std::future::Future;
 use std::time::Duration;
 
 use tokio::time::{Instant, sleep, timeout_at};
-use tonic::transport::{Channel, Endpoint, Error, Uri};
+use tonic::transport::{Channel, Endpoint, Error};
 use tonic::{Code, Request, Response, Status};
 use tonic_types::StatusExt as _;
 
@@ -42,12 +42,8 @@ impl From<Status> for Failure {
 
 /// Makes a client that connects at its first call, over TCP or (`unix:`) a socket.
 pub fn connect(target: &str) -> Result<Quota, Error> {
-    let endpoint = if target.starts_with("unix:") {
-        // A socket's path is no authority, so the origin is said besides.
-        Endpoint::from_shared(target.to_owned())?.origin(Uri::from_static("http://localhost"))
-    } else {
-        Endpoint::from_shared(format!("http://{target}"))?
-    };
+    let target = if target.starts_with("unix:") { target } else { &format!("http://{target}") };
+    let endpoint = Endpoint::from_shared(target.to_owned())?;
     Ok(QuotaServiceClient::new(endpoint.connect_lazy()))
 }
 

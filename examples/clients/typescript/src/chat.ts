@@ -20,7 +20,7 @@ const MODEL = "openai/gpt-4.1-mini";
 const EXIT = { done: 0, no: 1, wrong: 2, undecided: 3 } as const;
 
 // A call to a model waits for the decision; nobody waits for a settlement.
-const RESERVE_WITHIN_MS = 500;
+const RESERVE_WITHIN_MS = Number(process.env.RESERVE_WITHIN_MS ?? 500);
 const SETTLE_WITHIN_MS = 5_000;
 
 const STATUSES_NOT_RUN = new Set([400, 401, 404, 429]);
@@ -189,6 +189,9 @@ function lines(usage?: Usage): Line[] {
 const [question, ...rest] = process.argv.slice(2);
 if (question === undefined || rest.length > 0) {
   console.error("usage: chat QUESTION\nBURSAR_TARGET says where the sidecar is: unix:///run/bursar/bursar.sock or 127.0.0.1:7420");
+  process.exitCode = EXIT.wrong;
+} else if (Number.isNaN(RESERVE_WITHIN_MS)) {
+  console.error(`error: RESERVE_WITHIN_MS is no number of milliseconds: ${process.env.RESERVE_WITHIN_MS}`);
   process.exitCode = EXIT.wrong;
 } else {
   process.exitCode = await run(question);

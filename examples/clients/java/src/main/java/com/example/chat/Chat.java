@@ -33,7 +33,7 @@ public final class Chat {
     private static final int UNDECIDED = 3;
 
     /** A call to a model waits for the decision; nobody waits for a settlement. */
-    private static final Duration RESERVE_WITHIN = Duration.ofMillis(500);
+    private static final String RESERVE_WITHIN_MS = environment("RESERVE_WITHIN_MS", "500");
     private static final Duration SETTLE_WITHIN = Duration.ofSeconds(5);
 
     private static final String USAGE = """
@@ -45,9 +45,11 @@ public final class Chat {
     private static final PrintStream ERR = utf8(FileDescriptor.err);
 
     private final Sidecar sidecar;
+    private final Duration reserveWithin;
 
-    private Chat(Sidecar sidecar) {
+    private Chat(Sidecar sidecar, Duration reserveWithin) {
         this.sidecar = sidecar;
+        this.reserveWithin = reserveWithin;
     }
 
     public static void main(String[] words) throws InterruptedException {
@@ -55,10 +57,17 @@ public final class Chat {
             ERR.println(USAGE);
             System.exit(WRONG);
         }
+        Duration reserveWithin = null;
+        try {
+            reserveWithin = Duration.ofMillis(Long.parseLong(RESERVE_WITHIN_MS));
+        } catch (NumberFormatException wrong) {
+            ERR.println("error: RESERVE_WITHIN_MS is no number of milliseconds: " + RESERVE_WITHIN_MS);
+            System.exit(WRONG);
+        }
         int code;
         try (Sidecar sidecar = new Sidecar(environment("BURSAR_TARGET", "127.0.0.1:7420"))) {
             sidecar.warm(MODEL);
-            code = new Chat(sidecar).run(words[0]);
+            code = new Chat(sidecar, reserveWithin).run(words[0]);
         } catch (IllegalArgumentException wrong) {
             ERR.println("error: BURSAR_TARGET: " + wrong.getMessage());
             code = WRONG;
@@ -79,7 +88,7 @@ public final class Chat {
                 .build();
         ReserveResponse response;
         try {
-            response = sidecar.within(RESERVE_WITHIN).reserve(request);
+            response = sidecar.within(reserveWithin).reserve(request);
         } catch (StatusRuntimeException error) {
             ERR.println("error: no decision: " + Sidecar.told(error));
             return undecided(request.getReservationId(), Sidecar.reason(error));
@@ -123,7 +132,7 @@ public final class Chat {
         // It may have been granted all the same. The model was not called, so give it back, if anyone listens.
         try {
             var request = ReleaseRequest.newBuilder().setReservationId(reservationId).setReason("no answer in time");
-            var ignored = sidecar.within(RESERVE_WITHIN).release(request.build());
+            var ignored = sidecar.within(reserveWithin).release(request.build());
         } catch (StatusRuntimeException ignored) {
             // Then it expires.
         }

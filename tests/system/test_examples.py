@@ -14,7 +14,7 @@ from dataclasses import dataclass
 from http import HTTPStatus
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, cast
 
 import grpc
 import pytest
@@ -242,7 +242,7 @@ def test_an_example_reserves_streams_and_settles_what_was_used(
     done = chat.ask("say to me so many words as 30", tenant="acme")
     assert (done.returncode, done.stdout.split()) == (0, [f"word{n}" for n in range(30)]), done
     said(
-        done, r"granted: \d+ tokens in, 14\d out$", "committed: 38 tokens$"
+        done, r"granted: \d+ tokens in, 1\d\d out$", "committed: 38 tokens$"
     )  # 8 asked, 30 answered
     assert settled(served, "acme") == 38
 
@@ -258,15 +258,15 @@ def test_an_example_reserves_streams_and_settles_what_was_used(
     said(
         done,
         "denied: REASON_LIMIT: .*tenant-total",
-        r"refused by tenant-total: \d+ UNIT_TOKENS needed, \d left$",
+        r"refused by tenant-total: \d+ UNIT_TOKENS needed, \d+ left$",
         "trying again does not help$",
     )
 
     done = chat.ask("hang up after half of 30", tenant="cut-off")
     assert done.returncode == 1, done
     # Its input, as the policy says of what nobody knows.
-    said(done, "granted: ", "error: the answer was cut off: ", r"committed: \d tokens$")
-    assert 0 < settled(served, "cut-off") < 10
+    said(done, "granted: ", "error: the answer was cut off: ", r"committed: \d+ tokens$")
+    assert 0 < settled(served, "cut-off") < 30
 
 
 def test_an_example_gives_back_what_the_model_did_not_run_for(
@@ -333,8 +333,9 @@ def test_an_example_tells_a_wrong_question_from_none_that_can_be_decided(
     said(done, "error: no decision: INVALID_FIELD: labels: ")
 
     stock = Stock(served.socket)
-    with pytest.raises(grpc.RpcError, match="the ledger has reached its bound"):
+    with pytest.raises(grpc.RpcError) as full:
         fill(stock)
+    assert cast("grpc.Call", full.value).code() is grpc.StatusCode.UNAVAILABLE
     done = chat.ask("say 30", tenant="acme")
     assert (done.returncode, done.stdout) == (3, ""), done
     said(done, "error: no decision: LEDGER_FULL: ")

@@ -80,12 +80,13 @@ func reserve(quota bursarv1.QuotaServiceClient, question string) (*bursarv1.Gran
 	defer cancel()
 	// The caller's own, so that the call may be repeated; one that begins with the time keeps the index small.
 	id := uuid.Must(uuid.NewV7()).String()
+	chat := &bursarv1.Chat{Messages: []*bursarv1.ChatMessage{{Role: "user", Text: question}}}
 	least := uint64(20)
 	response, err := quota.Reserve(ctx, &bursarv1.ReserveRequest{
 		ReservationId:   id,
 		Model:           model,
 		Labels:          map[string]string{"tenant": os.Getenv("TENANT"), "feature": "chat"},
-		Input:           &bursarv1.ReserveRequest_InputText{InputText: question},
+		Input:           &bursarv1.ReserveRequest_InputChat{InputChat: chat},
 		OutputTokensMax: 200,
 		OutputTokensMin: &least,
 	})

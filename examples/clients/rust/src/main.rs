@@ -19,7 +19,8 @@ mod bursar {
 use bursar::reserve_request::Input;
 use bursar::reserve_response::Outcome as Decision;
 use bursar::{
-    CommitRequest, Denial, Grant, Line, Meter, Outcome, ReleaseRequest, ReserveRequest, Shortfall,
+    Chat, ChatMessage, CommitRequest, Denial, Grant, Line, Meter, Outcome, ReleaseRequest,
+    ReserveRequest, Shortfall,
 };
 
 const MODEL: &str = "openai/gpt-4.1-mini";
@@ -93,12 +94,14 @@ async fn run(quota: &Quota, question: &str, within: Duration) -> u8 {
 /// Asks whether the call may run; without a grant it gives the exit code.
 async fn reserve(quota: &Quota, question: &str, within: Duration) -> Result<Grant, u8> {
     let tenant = env::var("TENANT").unwrap_or_default();
+    let message =
+        ChatMessage { role: "user".to_owned(), text: question.to_owned(), ..Default::default() };
     let request = ReserveRequest {
         // The caller's own, so that the call may be repeated; one that begins with the time keeps the index small.
         reservation_id: Uuid::now_v7().to_string(),
         model: MODEL.to_owned(),
         labels: [("tenant".to_owned(), tenant), ("feature".to_owned(), "chat".to_owned())].into(),
-        input: Some(Input::InputText(question.to_owned())),
+        input: Some(Input::InputChat(Chat { messages: vec![message], tools: vec![] })),
         output_tokens_max: 200,
         output_tokens_min: Some(20),
         ..Default::default()

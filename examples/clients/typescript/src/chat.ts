@@ -3,6 +3,7 @@ import OpenAI from "openai";
 import { v7 as uuidv7 } from "uuid";
 
 import {
+  Chat,
   CommitRequest,
   Meter,
   Outcome,
@@ -41,7 +42,7 @@ async function run(question: string): Promise<number> {
     reservationId: uuidv7(),
     model: MODEL,
     labels: { tenant: process.env.TENANT ?? "", feature: "chat" },
-    input: { $case: "inputText", inputText: question },
+    input: { $case: "inputChat", inputChat: Chat.create({ messages: [{ role: "user", text: question }] }) },
     outputTokensMax: 200,
     outputTokensMin: 20,
   });

@@ -1,5 +1,7 @@
 package com.example.chat;
 
+import bursar.v1.Quota;
+import bursar.v1.Quota.ChatMessage;
 import bursar.v1.Quota.CommitRequest;
 import bursar.v1.Quota.Denial;
 import bursar.v1.Quota.Grant;
@@ -76,13 +78,14 @@ public final class Chat {
     }
 
     private int run(String question) throws InterruptedException {
+        var message = ChatMessage.newBuilder().setRole("user").setText(question);
         var request = ReserveRequest.newBuilder()
                 // The caller's own, so that the call may be repeated; one that begins with the time keeps the index small.
                 .setReservationId(UuidCreator.getTimeOrderedEpoch().toString())
                 .setModel(MODEL)
                 .putLabels("tenant", environment("TENANT", ""))
                 .putLabels("feature", "chat")
-                .setInputText(question)
+                .setInputChat(Quota.Chat.newBuilder().addMessages(message))
                 .setOutputTokensMax(200)
                 .setOutputTokensMin(20)
                 .build();

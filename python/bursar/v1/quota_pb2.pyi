@@ -11,6 +11,26 @@ Conventions of every file of this package:
 - A string is UTF-8 of at most 256 bytes and a list has at most 64 elements, unless its field says otherwise.
 - A scalar without `optional` that is left out is zero or empty, and its comment says what that means.
 - A wrong question is INVALID_ARGUMENT, names the field and changes nothing. A "no" is an answer, not an error.
+- No language's options are set here, such as its package: say them where you generate (buf's managed mode does).
+
+A call of QuotaService that fails says why by name: the `reason` of a `google.rpc.ErrorInfo` of domain `bursar`,
+among the details of its status (the trailer `grpc-status-details-bin`). The text is for people and may change.
+- INVALID_ARGUMENT: INVALID_FIELD, with a `google.rpc.BadRequest` that has the field. The same call never succeeds.
+- ALREADY_EXISTS: ID_USED_WITH_OTHER_CONTENT. The content is every field but the id and `durability`.
+- NOT_FOUND: RESERVATION_NOT_FOUND. It was never granted here, or settled too long ago to be remembered.
+- FAILED_PRECONDITION: RESERVATION_NOT_OPEN, USAGE_TOO_OLD.
+- UNAVAILABLE: DRAINING, LEDGER_FULL, DISK_FULL, POISONED, TOO_MANY_COUNTS. No decision can be made now; the
+  metadata `grpc-retry-pushback-ms` and a `google.rpc.RetryInfo` say when to call again.
+- UNIMPLEMENTED: NOT_SERVED, by this version.
+- INTERNAL: BUG, in the sidecar.
+There may be more: take a reason you do not know by its status. A failure without an ErrorInfo is not the sidecar's
+but gRPC's: nobody was reached, or no answer came in time (UNAVAILABLE, DEADLINE_EXCEEDED, CANCELLED), and whether
+the call was carried out is not known. Make it again, unchanged; or, where it was a Reserve and the model has not
+been called, Release its id. A message that is too large is refused by gRPC too (OUT_OF_RANGE, RESOURCE_EXHAUSTED).
+
+A call to a model waits for Reserve, so give it half a second, let it wait for a connection (`waitForReady`), and
+repeat what was UNAVAILABLE, three times in all: a service config says all of it, where a language's gRPC has one.
+Over a Unix socket, grpc C-core and grpc-java take its path for the authority, which is refused: say `localhost`.
 """
 
 from collections import abc as _abc
@@ -62,7 +82,9 @@ class _MeterEnumTypeWrapper(_enum_type_wrapper._EnumTypeWrapper[_Meter.ValueType
     """Input written to the provider's cache at its longer lifetime."""
 
 class Meter(_Meter, metaclass=_MeterEnumTypeWrapper):
-    """Meter is a disjoint class of tokens: a token is in exactly one. Values above 15 are not used."""
+    """Meter is a disjoint class of tokens: a token is in exactly one. Values above 15 are not used. Where a provider's
+    number includes another (often the cached in the input and the reasoning in the output), take the other out of it.
+    """
 
 METER_UNSPECIFIED: Meter.ValueType  # 0
 """Not said; refused wherever a meter is asked for."""
@@ -428,7 +450,9 @@ class ReserveRequest(_message.Message):
     input_bytes: _builtins.int
     """The input's size in bytes, at most 2^40: an upper bound, as every token covers at least one."""
     input_text: _builtins.str
-    """The input's text for the sidecar to count, bounded by the size of a message (8 MiB)."""
+    """The input's text for the sidecar to count, bounded by the size of a message (8 MiB). For a chat give
+    `input_chat`, which also counts what a provider puts around each of its messages.
+    """
     output_tokens_max: _builtins.int
     """The most output per choice, in tokens, reasoning included, at most 2^40; 0: none."""
     output_tokens_min: _builtins.int
@@ -779,7 +803,7 @@ class Shortfall(_message.Message):
     retry_after_ms: _builtins.int
     """The least time after which this limit has room, in milliseconds; absent: time alone never clears it."""
     clears_on_settle: _builtins.bool
-    """A settlement of somebody's reservation may clear it sooner."""
+    """A settlement of somebody's reservation may clear it: sooner than time does, or where time alone never does."""
     @_builtins.property
     def standing(self) -> Global___Standing:
         """Where the limit stands."""
@@ -1040,7 +1064,7 @@ class ReleaseRequest(_message.Message):
     reservation_id: _builtins.str
     """The reservation, 1 to 64 bytes; required."""
     reason: _builtins.str
-    """Why the call did not run, for the ledger; empty: not said."""
+    """Why the call did not run, for the ledger, at most 256 bytes: cut an error's text; empty: not said."""
     durability: Global___Durability.ValueType
     """What the answer must survive; unspecified: the sidecar's process."""
     def __init__(

@@ -89,14 +89,16 @@ class QuotaServiceServicer(object):
         raise NotImplementedError('Method not implemented!')
 
     def Commit(self, request, context):
-        """Commit settles a reservation with the usage that happened, which is counted even above what was reserved.
+        """Commit settles a reservation with the usage that happened, which is counted even above what was reserved, and after
+        an expiry or a release too. NOT_FOUND (as after a loss of power): enter the usage by Record, under the same id.
         """
         context.set_code(grpc.StatusCode.UNIMPLEMENTED)
         context.set_details('Method not implemented!')
         raise NotImplementedError('Method not implemented!')
 
     def Release(self, request, context):
-        """Release gives a reservation back whose model call did not run.
+        """Release gives a reservation back whose model call did not run; after an expiry, what that charged. Once committed,
+        or dispatched, it is FAILED_PRECONDITION.
         """
         context.set_code(grpc.StatusCode.UNIMPLEMENTED)
         context.set_details('Method not implemented!')
@@ -117,7 +119,7 @@ class QuotaServiceServicer(object):
         raise NotImplementedError('Method not implemented!')
 
     def Record(self, request, context):
-        """Record enters usage that had no reservation.
+        """Record enters usage that had no reservation, or whose reservation is not known any more.
         """
         context.set_code(grpc.StatusCode.UNIMPLEMENTED)
         context.set_details('Method not implemented!')

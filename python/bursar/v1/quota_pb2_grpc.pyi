@@ -11,6 +11,26 @@ Conventions of every file of this package:
 - A string is UTF-8 of at most 256 bytes and a list has at most 64 elements, unless its field says otherwise.
 - A scalar without `optional` that is left out is zero or empty, and its comment says what that means.
 - A wrong question is INVALID_ARGUMENT, names the field and changes nothing. A "no" is an answer, not an error.
+- No language's options are set here, such as its package: say them where you generate (buf's managed mode does).
+
+A call of QuotaService that fails says why by name: the `reason` of a `google.rpc.ErrorInfo` of domain `bursar`,
+among the details of its status (the trailer `grpc-status-details-bin`). The text is for people and may change.
+- INVALID_ARGUMENT: INVALID_FIELD, with a `google.rpc.BadRequest` that has the field. The same call never succeeds.
+- ALREADY_EXISTS: ID_USED_WITH_OTHER_CONTENT. The content is every field but the id and `durability`.
+- NOT_FOUND: RESERVATION_NOT_FOUND. It was never granted here, or settled too long ago to be remembered.
+- FAILED_PRECONDITION: RESERVATION_NOT_OPEN, USAGE_TOO_OLD.
+- UNAVAILABLE: DRAINING, LEDGER_FULL, DISK_FULL, POISONED, TOO_MANY_COUNTS. No decision can be made now; the
+  metadata `grpc-retry-pushback-ms` and a `google.rpc.RetryInfo` say when to call again.
+- UNIMPLEMENTED: NOT_SERVED, by this version.
+- INTERNAL: BUG, in the sidecar.
+There may be more: take a reason you do not know by its status. A failure without an ErrorInfo is not the sidecar's
+but gRPC's: nobody was reached, or no answer came in time (UNAVAILABLE, DEADLINE_EXCEEDED, CANCELLED), and whether
+the call was carried out is not known. Make it again, unchanged; or, where it was a Reserve and the model has not
+been called, Release its id. A message that is too large is refused by gRPC too (OUT_OF_RANGE, RESOURCE_EXHAUSTED).
+
+A call to a model waits for Reserve, so give it half a second, let it wait for a connection (`waitForReady`), and
+repeat what was UNAVAILABLE, three times in all: a service config says all of it, where a language's gRPC has one.
+Over a Unix socket, grpc C-core and grpc-java take its path for the authority, which is refused: say `localhost`.
 """
 
 from bursar.v1 import quota_pb2 as _quota_pb2
@@ -46,15 +66,19 @@ class QuotaServiceStub:
     Reserve: _grpc.UnaryUnaryMultiCallable[_quota_pb2.ReserveRequest, _quota_pb2.ReserveResponse]
     """Reserve sets tokens aside for one model call under all limits that apply, or says why they do not fit."""
     Commit: _grpc.UnaryUnaryMultiCallable[_quota_pb2.CommitRequest, _quota_pb2.CommitResponse]
-    """Commit settles a reservation with the usage that happened, which is counted even above what was reserved."""
+    """Commit settles a reservation with the usage that happened, which is counted even above what was reserved, and after
+    an expiry or a release too. NOT_FOUND (as after a loss of power): enter the usage by Record, under the same id.
+    """
     Release: _grpc.UnaryUnaryMultiCallable[_quota_pb2.ReleaseRequest, _quota_pb2.ReleaseResponse]
-    """Release gives a reservation back whose model call did not run."""
+    """Release gives a reservation back whose model call did not run; after an expiry, what that charged. Once committed,
+    or dispatched, it is FAILED_PRECONDITION.
+    """
     Extend: _grpc.UnaryUnaryMultiCallable[_quota_pb2.ExtendRequest, _quota_pb2.ExtendResponse]
     """Extend moves an open reservation's deadline and, where it fits, raises its output, both to absolute targets."""
     Progress: _grpc.UnaryUnaryMultiCallable[_quota_pb2.ProgressRequest, _quota_pb2.ProgressResponse]
     """Progress notes the usage so far of a call that is running and answers whether it may go on."""
     Record: _grpc.UnaryUnaryMultiCallable[_quota_pb2.RecordRequest, _quota_pb2.RecordResponse]
-    """Record enters usage that had no reservation."""
+    """Record enters usage that had no reservation, or whose reservation is not known any more."""
     CountTokens: _grpc.UnaryUnaryMultiCallable[_quota_pb2.CountTokensRequest, _quota_pb2.CountTokensResponse]
     """CountTokens says how many tokens texts or a chat are for a model; it changes nothing."""
     Session: _grpc.StreamStreamMultiCallable[_quota_pb2.SessionRequest, _quota_pb2.SessionResponse]
@@ -68,15 +92,19 @@ class QuotaServiceAsyncStub(QuotaServiceStub):
     Reserve: _aio.UnaryUnaryMultiCallable[_quota_pb2.ReserveRequest, _quota_pb2.ReserveResponse]  # type: ignore[assignment]
     """Reserve sets tokens aside for one model call under all limits that apply, or says why they do not fit."""
     Commit: _aio.UnaryUnaryMultiCallable[_quota_pb2.CommitRequest, _quota_pb2.CommitResponse]  # type: ignore[assignment]
-    """Commit settles a reservation with the usage that happened, which is counted even above what was reserved."""
+    """Commit settles a reservation with the usage that happened, which is counted even above what was reserved, and after
+    an expiry or a release too. NOT_FOUND (as after a loss of power): enter the usage by Record, under the same id.
+    """
     Release: _aio.UnaryUnaryMultiCallable[_quota_pb2.ReleaseRequest, _quota_pb2.ReleaseResponse]  # type: ignore[assignment]
-    """Release gives a reservation back whose model call did not run."""
+    """Release gives a reservation back whose model call did not run; after an expiry, what that charged. Once committed,
+    or dispatched, it is FAILED_PRECONDITION.
+    """
     Extend: _aio.UnaryUnaryMultiCallable[_quota_pb2.ExtendRequest, _quota_pb2.ExtendResponse]  # type: ignore[assignment]
     """Extend moves an open reservation's deadline and, where it fits, raises its output, both to absolute targets."""
     Progress: _aio.UnaryUnaryMultiCallable[_quota_pb2.ProgressRequest, _quota_pb2.ProgressResponse]  # type: ignore[assignment]
     """Progress notes the usage so far of a call that is running and answers whether it may go on."""
     Record: _aio.UnaryUnaryMultiCallable[_quota_pb2.RecordRequest, _quota_pb2.RecordResponse]  # type: ignore[assignment]
-    """Record enters usage that had no reservation."""
+    """Record enters usage that had no reservation, or whose reservation is not known any more."""
     CountTokens: _aio.UnaryUnaryMultiCallable[_quota_pb2.CountTokensRequest, _quota_pb2.CountTokensResponse]  # type: ignore[assignment]
     """CountTokens says how many tokens texts or a chat are for a model; it changes nothing."""
     Session: _aio.StreamStreamMultiCallable[_quota_pb2.SessionRequest, _quota_pb2.SessionResponse]  # type: ignore[assignment]
@@ -99,7 +127,9 @@ class QuotaServiceServicer(metaclass=_abc_1.ABCMeta):
         request: _quota_pb2.CommitRequest,
         context: _ServicerContext,
     ) -> _typing.Union[_quota_pb2.CommitResponse, _abc.Awaitable[_quota_pb2.CommitResponse]]:
-        """Commit settles a reservation with the usage that happened, which is counted even above what was reserved."""
+        """Commit settles a reservation with the usage that happened, which is counted even above what was reserved, and after
+        an expiry or a release too. NOT_FOUND (as after a loss of power): enter the usage by Record, under the same id.
+        """
 
     @_abc_1.abstractmethod
     def Release(
@@ -107,7 +137,9 @@ class QuotaServiceServicer(metaclass=_abc_1.ABCMeta):
         request: _quota_pb2.ReleaseRequest,
         context: _ServicerContext,
     ) -> _typing.Union[_quota_pb2.ReleaseResponse, _abc.Awaitable[_quota_pb2.ReleaseResponse]]:
-        """Release gives a reservation back whose model call did not run."""
+        """Release gives a reservation back whose model call did not run; after an expiry, what that charged. Once committed,
+        or dispatched, it is FAILED_PRECONDITION.
+        """
 
     @_abc_1.abstractmethod
     def Extend(
@@ -131,7 +163,7 @@ class QuotaServiceServicer(metaclass=_abc_1.ABCMeta):
         request: _quota_pb2.RecordRequest,
         context: _ServicerContext,
     ) -> _typing.Union[_quota_pb2.RecordResponse, _abc.Awaitable[_quota_pb2.RecordResponse]]:
-        """Record enters usage that had no reservation."""
+        """Record enters usage that had no reservation, or whose reservation is not known any more."""
 
     @_abc_1.abstractmethod
     def CountTokens(

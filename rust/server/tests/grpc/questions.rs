@@ -9,11 +9,15 @@ use crate::sidecar::{
     Client, START, Sidecar, commit, denial, grant, line, one_limit, record, release, reserve,
 };
 
+/// What names every reason to those who write clients.
+const CONTRACT: &str = include_str!("../../../../proto/bursar/v1/quota.proto");
+
 /// The reason sent with a status, and the field it names if any.
 fn details(status: &Status) -> (String, Option<String>) {
     let details = status.get_error_details();
     let info = details.error_info().unwrap();
     assert_eq!(info.domain, "bursar");
+    assert!(CONTRACT.contains(&info.reason), "the contract does not name {}", info.reason);
     let field = details.bad_request().and_then(|bad| bad.field_violations.first().cloned());
     (info.reason.clone(), field.map(|violation| violation.field))
 }

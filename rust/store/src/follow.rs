@@ -181,6 +181,7 @@ impl Batch<'_, '_> {
         self.forget_ids(&mut position, bounds)?;
         self.index.put_position(&mut self.txn, &position)?;
         crate::crash::point("follow");
+        crate::fault::point("index-commit").map_err(heed::Error::Io)?;
         self.txn.commit()?;
         crate::crash::point("followed");
         Ok(position.sequence)

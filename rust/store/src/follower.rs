@@ -14,6 +14,9 @@ use crate::segment::Holder;
 use crate::shared::{Shared, lock};
 use crate::tail::Tail;
 
+/// The thread's name.
+const THREAD: &str = "bursar-follower";
+
 /// How often the thread looks whether what somebody waits for has become durable.
 const LOOK: Duration = Duration::from_millis(2);
 
@@ -68,9 +71,11 @@ impl Follower {
             thread: Mutex::default(),
         });
         let mine = follower.clone();
-        let thread = std::thread::Builder::new()
-            .name("bursar-follower".into())
-            .spawn(move || mine.run(&settings, &index))?;
+        let thread = std::thread::Builder::new().name(THREAD.into()).spawn(move || {
+            mine.shared.guard(THREAD, || mine.run(&settings, &index));
+            lock(&mine.work).ended = true;
+            mine.moved.notify_all();
+        })?;
         *lock(&follower.thread) = Some(thread);
         Ok(follower)
     }
@@ -116,12 +121,15 @@ impl Follower {
         // On Linux this is the calling thread's alone; where it is refused, the work is only less polite.
         let _ = rustix::process::setpriority_process(None, NICENESS);
         let mut tail = None;
-        while self.rest(settings.interval) {
+        let mut full = false;
+        while self.rest(settings.interval, full) {
+            full = false;
             match self.follow(settings, index, &mut tail) {
                 Ok(()) => self.shared.set_index_reason(None),
                 Err(error @ IndexError::Full(_)) => {
                     self.shared.set_index_reason(Some(&error.to_string()));
                     tail = None;
+                    full = true;
                 }
                 Err(error) => {
                     self.shared.poison(&error.to_string());
@@ -129,12 +137,11 @@ impl Follower {
                 }
             }
         }
-        lock(&self.work).ended = true;
-        self.moved.notify_all();
     }
 
-    /// Waits until there is something to do; false when the thread is to end.
-    fn rest(&self, interval: Duration) -> bool {
+    /// Waits until there is something to do; false when the thread is to end. Where there was no room, nobody's
+    /// waiting brings the next attempt forward: each one costs writes that come to nothing.
+    fn rest(&self, interval: Duration, full: bool) -> bool {
         let until = Instant::now() + interval;
         let mut work = lock(&self.work);
         loop {
@@ -146,7 +153,7 @@ impl Follower {
                 return !work.hurried && !caught_up;
             }
             let left = until.saturating_duration_since(Instant::now());
-            let waited_for = work.wanted > behind;
+            let waited_for = work.wanted > behind && !full;
             if durable > behind && (waited_for || left.is_zero()) {
                 return true;
             }

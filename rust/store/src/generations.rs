@@ -283,6 +283,7 @@ impl Index {
             _ => Some(self.recount(&mut txn, dir, books_sequence, sequence)?),
         };
         let sealed = sealed.filter(|one| one.through != Some(one.after));
+        crate::fault::point("usage-commit").map_err(heed::Error::Io)?;
         txn.commit()?;
         Ok(sealed)
     }

@@ -43,14 +43,21 @@ impl IndexHandle {
     /// `through_sequence` equal to `books_sequence` says that there is nothing new.
     ///
     /// # Errors
-    /// When the books are further than the ledger, the page is not kept any more, or the index fails.
+    /// When the books are further than the ledger, the page is not kept any more, or the index fails; if it
+    /// cannot be used any more, that poisons the store.
     pub fn usage_page(&self, books_sequence: u64, page: &[u8]) -> Result<UsagePage, IndexError> {
         let index = self.index.upgrade().ok_or(IndexError::Closed)?;
         let ledger = self.shared.written.load(Ordering::Acquire);
         if books_sequence > ledger {
             return Err(IndexError::BooksAhead { books: books_sequence, ledger });
         }
-        index.usage_page(&self.dir, books_sequence, page)
+        let page = index.usage_page(&self.dir, books_sequence, page);
+        if let Err(error) = &page
+            && error.is_fatal()
+        {
+            self.shared.poison(&error.to_string());
+        }
+        page
     }
 
     /// Reads one entry that is written, from the files: whoever asks waits, and nobody else does. Its

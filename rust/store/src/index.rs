@@ -100,6 +100,14 @@ pub enum IndexError {
     },
 }
 
+impl IndexError {
+    /// Whether LMDB says that nothing can be done with the index until it is opened again: a page that says
+    /// what is committed could not be written, so it is not known what is.
+    pub(crate) fn is_fatal(&self) -> bool {
+        matches!(self, Self::Lmdb(heed::Error::Mdb(MdbError::Panic)))
+    }
+}
+
 impl From<heed::Error> for IndexError {
     fn from(error: heed::Error) -> Self {
         match &error {

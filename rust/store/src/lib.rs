@@ -10,6 +10,7 @@
 mod codec;
 mod crash;
 mod dump;
+mod fault;
 mod follow;
 mod follower;
 mod frame;
@@ -38,6 +39,7 @@ mod writer;
 pub use codec::CodecError;
 pub use crash::POINTS as CRASH_POINTS;
 pub use dump::dump;
+pub use fault::POINTS as FAULT_POINTS;
 pub use generations::{USAGE_PAGE_GROUPS, UsagePage, scan_usage};
 pub use handle::{Entries, IndexHandle};
 pub use index::IndexError;

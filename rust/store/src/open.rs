@@ -9,6 +9,7 @@ use std::path::{Path, PathBuf};
 use bursar_quota::ApplyError;
 
 use crate::crash;
+use crate::fault;
 use crate::frame::{self, FRAME_BYTES};
 use crate::index::IndexError;
 use crate::intern::Interner;
@@ -251,6 +252,7 @@ fn write_again(
     let end = wide(bytes.len());
     let capacity = options.segment_bytes.max(end + HEADER_BYTES + wide(FRAME_BYTES));
     let spare = spare::make_quickly(dir, capacity)?;
+    fault::point("open-rewrite")?;
     spare.file.write_all_at(&bytes, 0)?;
     spare.file.sync_all()?;
     crash::point("open-rewrite");

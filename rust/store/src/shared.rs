@@ -1,5 +1,6 @@
 //! What the data thread, the sync thread, the thread that makes segments and the follower share.
 
+use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
@@ -66,6 +67,13 @@ impl Shared {
         self.tell();
     }
 
+    /// Does the whole work of a thread. A panic of it poisons: whoever waits for that thread would wait for ever.
+    pub(crate) fn guard(&self, thread: &str, work: impl FnOnce()) {
+        if catch_unwind(AssertUnwindSafe(work)).is_err() {
+            self.poison(&format!("the thread {thread} panicked: this is a bug in bursar"));
+        }
+    }
+
     /// Fails if something failed before.
     pub(crate) fn check(&self) -> Result<(), Poisoned> {
         match self.poisoned() {
@@ -110,10 +118,20 @@ impl Shared {
         let mut reasons = lock(&self.reasons);
         change(&mut reasons);
         let tight = reasons.segments.is_some() || reasons.index.is_some();
-        self.tight.store(tight, Ordering::Release);
+        let before = self.tight.swap(tight, Ordering::AcqRel);
+        drop(reasons);
+        if tight != before {
+            self.tell();
+        }
     }
 
-    /// Sets who is told after each sync and each failure.
+    /// Why no further segment can be made, and why the index cannot follow.
+    pub(crate) fn reasons(&self) -> [Option<Arc<str>>; 2] {
+        let reasons = lock(&self.reasons);
+        [reasons.segments.clone(), reasons.index.clone()]
+    }
+
+    /// Sets who is told after each sync, after each failure, and when there is no room or room again.
     pub(crate) fn listen(&self, listener: Listener) {
         *lock(&self.listener) = Some(listener);
     }

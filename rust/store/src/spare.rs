@@ -15,9 +15,13 @@ use std::time::Duration;
 use rustix::fs::FallocateFlags;
 use rustix::io::Errno;
 
+use crate::fault;
 use crate::number::{narrow, wide};
 use crate::segment;
 use crate::shared::{Shared, lock};
+
+/// The thread's name.
+const THREAD: &str = "bursar-segments";
 
 /// How long after a failure the next attempt is made.
 const RETRY: Duration = Duration::from_secs(1);
@@ -75,9 +79,14 @@ impl Spares {
             thread: Mutex::default(),
         });
         let mine = spares.clone();
-        let thread = std::thread::Builder::new()
-            .name("bursar-segments".into())
-            .spawn(move || mine.run(&settings, &shared))?;
+        let thread = std::thread::Builder::new().name(THREAD.into()).spawn(move || {
+            shared.guard(THREAD, || mine.run(&settings, &shared));
+            // Nobody waits for what nobody makes.
+            let mut slot = lock(&mine.slot);
+            slot.failed.get_or_insert_with(|| "no thread makes segments any more".into());
+            drop(slot);
+            mine.changed.notify_all();
+        })?;
         *lock(&spares.thread) = Some(thread);
         Ok(spares)
     }
@@ -100,10 +109,13 @@ impl Spares {
         }
     }
 
-    /// Whether one is ready or will be.
+    /// Whether one is ready, waiting for it while it is being made.
     pub(crate) fn available(&self) -> bool {
-        let slot = lock(&self.slot);
-        slot.ready.is_some() || slot.failed.is_none()
+        let mut slot = lock(&self.slot);
+        while slot.ready.is_none() && slot.failed.is_none() {
+            slot = self.changed.wait(slot).unwrap_or_else(PoisonError::into_inner);
+        }
+        slot.ready.is_some()
     }
 
     /// Ends the thread and removes the segment nobody took.
@@ -124,10 +136,12 @@ impl Spares {
         for number in 1_u64.. {
             match make_within(settings, shared, number, &self.stopping) {
                 Ok(spare) => {
-                    shared.set_segments_reason(None);
                     let mut slot = lock(&self.slot);
                     slot.failed = None;
                     slot.ready = Some(spare);
+                    drop(slot);
+                    // Last, so that whoever sees no reason finds the segment.
+                    shared.set_segments_reason(None);
                 }
                 Err(reason) => {
                     shared.set_segments_reason(Some(&reason));
@@ -172,17 +186,37 @@ fn make_within(
     if bytes.saturating_add(settings.segment_bytes) > max {
         return Err(format!("the ledger has {bytes} bytes of the {max} it may have"));
     }
-    let path = segment::folder(&settings.dir).join(format!("{PREFIX}{number}.tmp"));
-    match write_zeros(&path, settings.segment_bytes, stopping) {
+    let folder = segment::folder(&settings.dir);
+    let path = folder.join(format!("{PREFIX}{number}.tmp"));
+    let made = enough_room(&folder, settings.segment_bytes);
+    match made.and_then(|()| write_zeros(&path, settings.segment_bytes, stopping)) {
         Ok(file) => {
             shared.bytes.fetch_add(settings.segment_bytes, Ordering::AcqRel);
             Ok(Spare { path, file, bytes: settings.segment_bytes })
         }
         Err(error) => {
             let _ = std::fs::remove_file(&path);
-            Err(format!("no space for the ledger's next segment: {error}"))
+            let folder = folder.display();
+            Err(format!("the ledger's next segment cannot be made in {folder}: {error}"))
         }
     }
+}
+
+/// Fails where a file system says that it has not so many bytes free: each attempt would otherwise take, for a
+/// moment, what little the index and the books still have.
+fn enough_room(folder: &Path, bytes: u64) -> io::Result<()> {
+    fault::point("segment-make")?;
+    let known = rustix::fs::statvfs(folder)?;
+    let free = known.f_bavail.saturating_mul(known.f_frsize);
+    // One that keeps no account of its blocks says that it has none at all.
+    if known.f_blocks > 0 && free < bytes {
+        let error: io::Error = Errno::NOSPC.into();
+        return Err(io::Error::new(
+            io::ErrorKind::StorageFull,
+            format!("{error}: {bytes} bytes are needed and {free} are free"),
+        ));
+    }
+    Ok(())
 }
 
 fn write_zeros(path: &Path, bytes: u64, stopping: &AtomicBool) -> io::Result<File> {
@@ -194,9 +228,11 @@ fn write_zeros(path: &Path, bytes: u64, stopping: &AtomicBool) -> io::Result<Fil
             return Err(io::Error::other("the store is closing"));
         }
         let chunk = zeros.get(..narrow(bytes - at).min(zeros.len())).unwrap_or_default();
+        fault::point("segment-write")?;
         file.write_all_at(chunk, at)?;
         at += wide(chunk.len());
     }
+    fault::point("segment-sync")?;
     file.sync_all()?;
     Ok(file)
 }

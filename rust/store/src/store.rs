@@ -65,6 +65,10 @@ pub struct StoreStatus {
     pub segments: usize,
     /// Entries cut off at opening, because one before them had not reached the disk.
     pub cut: u64,
+    /// Why no further segment can be made, if so.
+    pub ledger_full: Option<String>,
+    /// Why the index cannot follow for want of room, if so.
+    pub index_full: Option<String>,
     /// Why nothing more may be answered, if something failed.
     pub poisoned: Option<String>,
 }
@@ -142,13 +146,21 @@ impl Store {
         }
     }
 
-    /// What the disk has room for; to be asked before each decision.
+    /// What the disk has room for; to be asked before each decision. Near a segment's end it waits until it is
+    /// known whether another follows.
     pub fn room(&self) -> Room {
+        let exhausted = self.writer.exhausted();
         match self.shared.tight() {
             None => Room::Free,
-            Some(reason) if self.writer.exhausted() => Room::Nothing(reason),
+            Some(reason) if exhausted => Room::Nothing(reason),
             Some(reason) => Room::SettlementsOnly(reason),
         }
+    }
+
+    /// Whether an entry of so many bytes that is no settlement has a place; to be asked before one that may be
+    /// large. Like [`Store::room`] it may wait.
+    pub fn has_place(&self, bytes: u64) -> bool {
+        self.writer.has_place(bytes)
     }
 
     /// Puts an event into the turn's buffer and gives its sequence; nothing is written before
@@ -176,8 +188,8 @@ impl Store {
         self.shared.durable()
     }
 
-    /// Sets who is told, on the sync thread, after each sync and after each failure. It must not call
-    /// [`Store::on_durable`].
+    /// Sets who is told, on whichever thread it happens, after each sync and each failure, and when there is no
+    /// room or room again. It must not call [`Store::on_durable`].
     pub fn on_durable(&self, listener: Box<dyn Fn() + Send + Sync>) {
         self.shared.listen(listener);
     }
@@ -226,7 +238,11 @@ impl Store {
 
     /// How the store stands.
     pub fn status(&self) -> StoreStatus {
+        let [ledger_full, index_full] =
+            self.shared.reasons().map(|reason| reason.map(|reason| reason.to_string()));
         StoreStatus {
+            ledger_full,
+            index_full,
             sequence: self.writer.last_sequence(),
             written: self.shared.written.load(Ordering::Acquire),
             durable: self.shared.durable(),

@@ -12,8 +12,12 @@ use std::thread::JoinHandle;
 use std::time::{Duration, Instant};
 
 use crate::crash;
+use crate::fault;
 use crate::segment::{self, Segment};
 use crate::shared::{Shared, lock};
+
+/// The thread's name.
+const THREAD: &str = "bursar-sync";
 
 /// The way to the sync thread.
 pub(crate) struct Syncer {
@@ -55,8 +59,8 @@ impl Syncer {
         });
         let mine = syncer.clone();
         let thread = std::thread::Builder::new()
-            .name("bursar-sync".into())
-            .spawn(move || mine.run(&folder, interval))?;
+            .name(THREAD.into())
+            .spawn(move || mine.shared.guard(THREAD, || mine.run(&folder, interval)))?;
         *lock(&syncer.thread) = Some(thread);
         Ok(syncer)
     }
@@ -144,9 +148,12 @@ impl Syncer {
 /// Syncs segments in their order, then the folder they were renamed into.
 fn sync(segments: &[Arc<Segment>], folder: Option<&std::path::Path>) -> io::Result<()> {
     for segment in segments {
-        rustix::fs::fdatasync(&segment.file)?;
+        fault::point("sync")?;
+        rustix::io::retry_on_intr(|| rustix::fs::fdatasync(&segment.file))?;
     }
-    folder.map_or(Ok(()), segment::sync_folder)
+    let Some(folder) = folder else { return Ok(()) };
+    fault::point("sync-folder")?;
+    segment::sync_folder(folder)
 }
 
 #[cfg(test)]

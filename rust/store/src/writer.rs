@@ -9,6 +9,7 @@ use bursar_quota::{Event, Timestamp};
 
 use crate::codec;
 use crate::crash;
+use crate::fault;
 use crate::frame::{self, FRAME_BYTES};
 use crate::intern::{Interner, Symbols};
 use crate::number::{narrow, wide};
@@ -17,6 +18,12 @@ use crate::segment::{self, Digest, HEADER_BYTES, Header, Holder, Segment};
 use crate::shared::{Poisoned, Shared};
 use crate::spare::{Spare, Spares};
 use crate::sync::Syncer;
+
+/// The most bytes of a segment that are kept for settlements.
+const KEPT_BYTES_MAX: u64 = 1 << 20;
+
+/// More than the entry of any settlement takes, whose lines and labels are bounded.
+const SETTLEMENT_BYTES_MAX: u64 = 64 << 10;
 
 /// The segment that is being written.
 pub(crate) struct Active {
@@ -55,8 +62,10 @@ pub(crate) struct Writer {
     /// The buffer of the last turn, kept for the next.
     buffer: Vec<u8>,
     next_sequence: u64,
-    /// Bytes of the active segment kept free for settlements that come in one turn.
+    /// Bytes of the active segment that are kept for settlements until another segment follows for certain.
     kept_bytes: u64,
+    /// Bytes of it that one settlement may take: with less than that not even one is accepted.
+    last_bytes: u64,
 }
 
 /// What a writer is put together from.
@@ -93,7 +102,8 @@ impl Writer {
             pending: Vec::new(),
             buffer: Vec::new(),
             next_sequence: parts.next_sequence,
-            kept_bytes: (parts.segment_bytes / 8).min(1 << 20),
+            kept_bytes: (parts.segment_bytes / 4).min(KEPT_BYTES_MAX),
+            last_bytes: (parts.segment_bytes / 16).min(SETTLEMENT_BYTES_MAX),
         }
     }
 
@@ -107,10 +117,21 @@ impl Writer {
         &self.active
     }
 
-    /// Whether the active segment has no space kept and no other follows it.
+    /// Whether the active segment has no place for a settlement and no other follows it. Once it has no more
+    /// than what is kept, this waits while the next one is being made: so that is not used up before it is
+    /// known to be needed.
     pub(crate) fn exhausted(&self) -> bool {
-        let left = self.active.segment.capacity.saturating_sub(self.active.end);
-        left < self.kept_bytes && !self.spares.available()
+        self.left() < self.kept_bytes && !self.spares.available() && self.left() < self.last_bytes
+    }
+
+    /// Whether an entry of so many bytes has a place that is not kept for settlements; waits while one is being
+    /// made.
+    pub(crate) fn has_place(&self, bytes: u64) -> bool {
+        bytes.saturating_add(self.kept_bytes) <= self.left() || self.spares.available()
+    }
+
+    fn left(&self) -> u64 {
+        self.active.segment.capacity.saturating_sub(self.active.end)
     }
 
     /// Puts an event into the turn's buffer; gives its sequence and, if a segment was left for it, that.
@@ -122,7 +143,7 @@ impl Writer {
         let length = wide(body.len() + FRAME_BYTES);
         let empty = self.active.end <= HEADER_BYTES;
         if self.active.end + length > self.active.segment.capacity
-            || (self.active.interner.full() && !empty)
+            || (self.active.interner.full() && !empty && self.spares.available())
         {
             match self.change_segment(sequence) {
                 Ok(leaving) => left = Some(leaving),
@@ -164,6 +185,8 @@ impl Writer {
         let frame = chunk.bytes.get(at..).unwrap_or_default();
         self.active.digest.take(frame);
         self.active.offsets.note(sequence, self.active.end);
+        // Only a panic is asked for here.
+        let _ = fault::point("append");
         self.active.end += wide(frame.len());
         crash::point("append");
     }
@@ -242,13 +265,19 @@ impl Writer {
 }
 
 fn write(shared: &Shared, chunk: &Chunk) -> io::Result<()> {
-    let written = rustix::io::pwrite(&chunk.segment.file, &chunk.bytes, chunk.offset)?;
+    fault::point("write")?;
+    let halved = fault::point("write-short").is_err();
+    let bytes = chunk.bytes.get(..if halved { chunk.bytes.len() / 2 } else { chunk.bytes.len() });
+    let bytes = bytes.unwrap_or_default();
+    let written =
+        rustix::io::retry_on_intr(|| rustix::io::pwrite(&chunk.segment.file, bytes, chunk.offset))?;
     if written < chunk.bytes.len() {
         let wanted = chunk.bytes.len();
         return Err(io::Error::other(format!("{written} of {wanted} bytes were taken")));
     }
     if let Some(spare_path) = &chunk.spare_path {
         crash::point("change-write");
+        fault::point("rename")?;
         std::fs::rename(spare_path, &chunk.segment.path)?;
         crash::point("change-rename");
     }

@@ -9,15 +9,19 @@ use bursar_quota::{ApplyError, Counter, CounterKey, PolicyRecord, State, Timesta
 use heed::types::Bytes;
 use heed::{CommitOrAbort, Env, EnvOpenOptions, MdbError, RoTxn, RwTxn, WithoutTls};
 use prost::Message as _;
+use rustix::io::Errno;
 
 use crate::intern::CodecError;
-use crate::number::narrow;
+use crate::number::{narrow, wide};
 use crate::read::ReadError;
 use crate::rows::{self, HASH_BYTES};
 use crate::segment::Holder;
 
 /// The format of the tables written and read here.
 const VERSION: u32 = 1;
+
+/// The length of LMDB's lock file with its usual 126 readers.
+const LOCK_FILE_BYTES: u64 = 8 << 10;
 
 /// The one key of the table `meta`.
 const META: &[u8] = b"meta";
@@ -52,6 +56,11 @@ pub enum IndexError {
     /// The disk or the index's bound is full.
     #[error("the index has no room: {0}")]
     Full(heed::Error),
+    /// Its file is not what LMDB wrote.
+    #[error(
+        "the index is damaged: {0}; remove the folder `index` to have it made anew from the ledger"
+    )]
+    Damaged(heed::Error),
     /// A row means nothing.
     #[error(
         "a row of the index: {0}; remove the folder `index` to have it made anew from the ledger"
@@ -113,6 +122,9 @@ impl From<heed::Error> for IndexError {
         match &error {
             heed::Error::Mdb(MdbError::MapFull) => Self::Full(error),
             heed::Error::Io(io) if io.kind() == io::ErrorKind::StorageFull => Self::Full(error),
+            heed::Error::Mdb(MdbError::Corrupted | MdbError::Invalid | MdbError::PageNotFound) => {
+                Self::Damaged(error)
+            }
             _ => Self::Lmdb(error),
         }
     }
@@ -170,8 +182,9 @@ impl Index {
     /// When LMDB cannot open it, or it was written by another version.
     pub(crate) fn open(dir: &Path, bytes_max: u64) -> Result<Self, IndexError> {
         let path = dir.join("index");
-        std::fs::create_dir_all(&path)
-            .map_err(|error| IndexError::Io { path: path.clone(), error })?;
+        let failed = |error| IndexError::Io { path: path.clone(), error };
+        std::fs::create_dir_all(&path).map_err(failed)?;
+        reserve_lock_file(&path).map_err(failed)?;
         let mut options = EnvOpenOptions::new().read_txn_without_tls();
         options.map_size(narrow(bytes_max)).max_dbs(16);
         // SAFETY: the folder is the store's own: its lock keeps other sidecars out, `verify` in another
@@ -180,9 +193,13 @@ impl Index {
         let env = unsafe { options.open(&path) }?;
         // Readers of a process that was killed would keep every page from being used again.
         env.clear_stale_readers()?;
+        let short = fill_up(&env, &path.join("data.mdb")).map_err(failed)?;
         let tables = create(&env)?;
         let index = Self { env, tables };
         index.check_version()?;
+        if short {
+            index.read_all()?;
+        }
         Ok(index)
     }
 
@@ -194,6 +211,20 @@ impl Index {
     /// The transaction that writes; others wait for it.
     pub(crate) fn write(&self) -> Result<RwTxn<'_>, IndexError> {
         Ok(self.env.write_txn()?)
+    }
+
+    /// Reads every row of every table, to meet what is damaged now.
+    fn read_all(&self) -> Result<(), IndexError> {
+        let txn = self.read()?;
+        let Tables { meta, counters, endings, reservations, remembered, .. } = &self.tables;
+        let Tables { policies, limits_since, usage, generations, .. } = &self.tables;
+        let first = [meta, counters, endings, reservations, remembered];
+        for table in first.into_iter().chain([policies, limits_since, usage, generations]) {
+            for row in table.iter(&txn)? {
+                row?;
+            }
+        }
+        Ok(())
     }
 
     fn check_version(&self) -> Result<(), IndexError> {
@@ -302,6 +333,31 @@ impl Index {
         state.put_position(position.sequence, position.instant, position.horizon);
         Ok(state)
     }
+}
+
+/// Takes the space of LMDB's lock file ahead. LMDB writes to it through a memory map, where a full disk is no
+/// error but a signal that ends the process.
+fn reserve_lock_file(path: &Path) -> io::Result<()> {
+    let mut options = std::fs::File::options();
+    let file = options.read(true).write(true).create(true).truncate(false);
+    let file = file.open(path.join("lock.mdb"))?;
+    match rustix::fs::fallocate(&file, rustix::fs::FallocateFlags::empty(), 0, LOCK_FILE_BYTES) {
+        Err(Errno::OPNOTSUPP | Errno::NOSYS) | Ok(()) => Ok(()),
+        Err(error) => Err(error.into()),
+    }
+}
+
+/// Makes the file as long as LMDB says that it is, and says whether it was shorter. What LMDB reads beyond the
+/// file's end is no error but a signal that ends the process; zeros are an error, unless nothing was there.
+fn fill_up(env: &Env<WithoutTls>, path: &Path) -> io::Result<bool> {
+    let pages = wide(env.info().last_page_number) + 1;
+    let bytes = pages * u64::from(env.unnamed_database_stat().page_size);
+    let file = std::fs::File::options().write(true).open(path)?;
+    let short = file.metadata()?.len() < bytes;
+    if short {
+        file.set_len(bytes)?;
+    }
+    Ok(short)
 }
 
 fn create(env: &Env<WithoutTls>) -> Result<Tables, IndexError> {

@@ -38,7 +38,8 @@ pub(crate) fn take(dir: &Path) -> Result<Lock, Refused> {
         }
         Err(error) => return Err(Refused::Io(error.into())),
     }
-    sign(&mut file).map_err(Refused::Io)?;
+    // It is for whoever is refused to read; on a full disk it may not be had.
+    let _ = sign(&mut file);
     Ok(Lock(file))
 }
 

@@ -47,7 +47,7 @@ pub enum OpenError {
     /// An entry that had been durable is broken or gone.
     #[error(
         "{path} is broken at byte {offset}: entry {sequence} had reached the disk and cannot be read; \
-         nothing was changed; run `bursar verify`, or restore a backup"
+         nothing was changed; bring this file back from a copy of the data directory"
     )]
     Corrupt {
         /// The segment.
@@ -68,6 +68,18 @@ pub enum OpenError {
         /// The ledger's.
         ledger: u64,
     },
+    /// The ledger was written by another version.
+    #[error(
+        "{path} has format {got}, this version reads {}; nothing was changed; \
+         serve it with the bursar that wrote it",
+        segment::VERSION
+    )]
+    Format {
+        /// The segment.
+        path: PathBuf,
+        /// Its format.
+        got: u32,
+    },
     /// Files of two ledgers lie in one folder.
     #[error("{path} is of another ledger than the rest of the folder")]
     Foreign {
@@ -81,7 +93,10 @@ pub enum OpenError {
     #[error(transparent)]
     Read(ReadError),
     /// An entry does not follow from those before it.
-    #[error("entry {sequence} does not follow from those before it: {error}; run `bursar verify`")]
+    #[error(
+        "entry {sequence} does not follow from those before it: {error}; nothing was changed; bring the \
+         data directory back from a copy of it"
+    )]
     Apply {
         /// Its number.
         sequence: u64,
@@ -137,6 +152,11 @@ pub(crate) fn segments(dir: &Path, index: Option<Holder>) -> Result<Vec<Listed>,
     let failed = |error| OpenError::io(&folder, error);
     spare::remove_leftovers(dir).map_err(failed)?;
     let (kept, replaced) = segment::list(dir).map_err(failed)?;
+    for listed in kept.iter().chain(&replaced) {
+        if let Some(got) = listed.other_format {
+            return Err(OpenError::Format { path: listed.path.clone(), got });
+        }
+    }
     let mut holder = index;
     for listed in &kept {
         let Some(header) = listed.header else { continue };

@@ -39,9 +39,7 @@ pub enum ReadError {
         error: io::Error,
     },
     /// What lies there is no whole entry.
-    #[error(
-        "{path} is broken at byte {offset}: entry {sequence} was expected; run `bursar verify`"
-    )]
+    #[error("{path} is broken at byte {offset}: entry {sequence} was expected")]
     Broken {
         /// The segment.
         path: PathBuf,

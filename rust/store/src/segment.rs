@@ -15,8 +15,9 @@ pub(crate) const HEADER_BYTES: u64 = 128;
 /// What the files of a ledger begin with.
 const MAGIC: [u8; 8] = *b"bursar\0L";
 
-/// The format written and read here.
-const VERSION: u32 = 1;
+/// The format written and read here. Whatever changes with another one, the first twelve bytes of a header and
+/// the place of its checksum do not: so a ledger of a later version is known for what it is.
+pub(crate) const VERSION: u32 = 1;
 
 /// Who wrote a ledger: a number drawn when it was made, the same in each of its files.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
@@ -73,8 +74,7 @@ impl Header {
     /// Reads a header; none if it is not whole or not of this format.
     pub(crate) fn decode(bytes: &[u8]) -> Option<Self> {
         let covered = bytes.get(..124)?;
-        let known = covered.starts_with(&MAGIC) && number_32(covered, 8)? == VERSION;
-        if !known || number_32(bytes, 124)? != crc32c::crc32c(covered) {
+        if format_of(bytes)? != VERSION {
             return None;
         }
         Some(Self {
@@ -85,6 +85,13 @@ impl Header {
             digest_before: number_128(covered, 48)?,
         })
     }
+}
+
+/// The format of a header that is whole, whether or not it is read here.
+fn format_of(bytes: &[u8]) -> Option<u32> {
+    let covered = bytes.get(..124)?;
+    let whole = covered.starts_with(&MAGIC) && number_32(bytes, 124)? == crc32c::crc32c(covered);
+    whole.then(|| number_32(covered, 8)).flatten()
 }
 
 fn number_128(bytes: &[u8], at: usize) -> Option<u128> {
@@ -113,6 +120,8 @@ pub(crate) struct Listed {
     pub(crate) first_sequence: u64,
     /// What its header says; none if that is broken.
     pub(crate) header: Option<Header>,
+    /// Its format, where that is not the one read here.
+    pub(crate) other_format: Option<u32>,
     /// The file's length.
     pub(crate) bytes: u64,
 }
@@ -170,12 +179,14 @@ fn examine(path: PathBuf, first_sequence: u64) -> io::Result<Listed> {
     let file = File::open(&path)?;
     let bytes = file.metadata()?.len();
     let mut head = [0; 128];
-    let header = match file.read_exact_at(&mut head, 0) {
-        Ok(()) => Header::decode(&head).filter(|header| header.first_sequence == first_sequence),
-        Err(error) if error.kind() == io::ErrorKind::UnexpectedEof => None,
+    let (header, format) = match file.read_exact_at(&mut head, 0) {
+        Ok(()) => (Header::decode(&head), format_of(&head)),
+        Err(error) if error.kind() == io::ErrorKind::UnexpectedEof => (None, None),
         Err(error) => return Err(error),
     };
-    Ok(Listed { path, first_sequence, header, bytes })
+    let header = header.filter(|header| header.first_sequence == first_sequence);
+    let other_format = format.filter(|format| *format != VERSION);
+    Ok(Listed { path, first_sequence, header, other_format, bytes })
 }
 
 /// Makes a rename or a new file in a folder survive a loss of power.

@@ -217,7 +217,10 @@ fn a_flipped_bit_at_or_below_what_is_durable_is_refused() {
             }
             other => panic!("{other}"),
         }
-        assert!(error.to_string().contains("bursar verify"), "{error}");
+        let text = error.to_string();
+        let place = format!("{} is broken at byte {}", path.display(), places[damaged]);
+        assert!(text.contains(&place) && text.contains("a copy of the data directory"), "{text}");
+        assert!(!text.contains("bursar verify"), "there is no such command: {text}");
         flip(&path, offset);
     }
     // The entry behind it was not known durable.
@@ -291,4 +294,67 @@ fn an_index_that_is_gone_is_made_anew_from_the_ledger() {
     again.reopen(false);
     assert_eq!(again.recovery.index_sequence, 401);
     assert_eq!(again.dump(), live);
+}
+
+/// Writes a segment's header as a version of that number would, with a checksum that holds.
+fn with_version(path: &Path, version: u32) {
+    let file = File::options().read(true).write(true).open(path).unwrap();
+    let mut head = [0; 128];
+    file.read_exact_at(&mut head, 0).unwrap();
+    head[8..12].copy_from_slice(&version.to_le_bytes());
+    let crc = crc32c::crc32c(&head[..124]).to_le_bytes();
+    head[124..].copy_from_slice(&crc);
+    file.write_all_at(&head, 0).unwrap();
+}
+
+#[test]
+fn a_ledger_of_a_newer_format_is_refused_and_left_as_it_is() {
+    let folder = tempfile::tempdir().unwrap();
+    let engine = filled(folder.path(), unsynced(), 5);
+    // Without an index nothing else says that the entries were ever known durable.
+    let copy = killed(engine, folder.path());
+    std::fs::remove_dir_all(copy.path().join("index")).unwrap();
+    let path = segments(copy.path()).pop().unwrap();
+    with_version(&path, 2);
+    let before = std::fs::read(&path).unwrap();
+    for _ in 0..2 {
+        let text = Store::open(copy.path(), options()).err().unwrap().to_string();
+        assert!(text.contains("format 2") && text.contains(path.to_str().unwrap()), "{text}");
+        assert_eq!(std::fs::read(&path).unwrap(), before);
+    }
+    with_version(&path, 1);
+    assert_eq!(copy.open().recovery.last_sequence, 11);
+}
+
+#[test]
+fn an_index_whose_file_is_damaged_is_refused_with_what_to_do() {
+    let folder = tempfile::tempdir().unwrap();
+    let mut engine = filled(folder.path(), options(), 200);
+    engine.settle_disk();
+    let live = engine.dump();
+    engine.store.take().unwrap().close().unwrap();
+    let path = folder.path().join("index").join("data.mdb");
+    let whole = std::fs::read(&path).unwrap();
+    let damages: [(&str, Vec<u8>); 4] = [
+        ("cut short", whole[..whole.len() / 2].to_vec()),
+        ("cut to its first pages", whole[..8192].to_vec()),
+        ("no index", vec![0x5a; whole.len()]),
+        ("cut within its first page", whole[..100].to_vec()),
+    ];
+    for (how, bytes) in damages {
+        std::fs::write(&path, bytes).unwrap();
+        let text = Store::open(folder.path(), options()).err().unwrap().to_string();
+        assert!(text.contains("remove the folder `index`"), "{how}: {text}");
+    }
+    std::fs::remove_dir_all(folder.path().join("index")).unwrap();
+    let again = Engine::open(folder.path(), options());
+    assert_eq!(again.dump(), live);
+}
+
+#[test]
+fn a_lock_that_cannot_be_signed_is_a_lock_all_the_same() {
+    let folder = tempfile::tempdir().unwrap();
+    // What is written into it comes to nothing, as on a full disk.
+    std::os::unix::fs::symlink("/dev/full", folder.path().join("lock")).unwrap();
+    filled(folder.path(), options(), 1);
 }

@@ -28,6 +28,9 @@ const FORGET_STEPS: usize = 64;
 /// How many policies are kept compiled; reservations rarely outlive more.
 const COMPILED_MAX: usize = 8;
 
+/// More than an activation's entry takes beside the policy and its file: a digest, and what names each limit.
+const ACTIVATION_BYTES: usize = 8 << 10;
+
 /// What became of a policy that was to come into force.
 pub(crate) enum Activation {
     /// It is in force, by this entry.
@@ -152,6 +155,7 @@ impl Engine {
             identities: policy.identities(),
         });
         let now = self.begin()?;
+        self.check_place(file)?;
         let sequence = self.enter(now, &event)?;
         let (before, left) = std::mem::replace(&mut self.in_force, (version, policy));
         // Version 0 is what the engine was made with, which is not in the ledger.
@@ -174,6 +178,19 @@ impl Engine {
         (bytes > most).then(mistake).into_iter().collect()
     }
 
+    /// Refuses a policy that would take the room kept for settlements, or more than there is.
+    fn check_place(&self, file: &PolicyFile) -> Result<(), Fault> {
+        let bytes = file.policy.len() + file.source.len() + ACTIVATION_BYTES;
+        if self.store.has_place(u64::try_from(bytes).unwrap_or(u64::MAX)) {
+            return Ok(());
+        }
+        let why = match self.store.room() {
+            Room::Free => "the ledger's segment has no place for the policy".into(),
+            Room::SettlementsOnly(why) | Room::Nothing(why) => why,
+        };
+        Err(Fault::Unavailable(Unavailable::LedgerFull(why)))
+    }
+
     /// Keeps a compiled policy, at most so many; the one kept longest goes first, whatever its version: an
     /// old one that was just compiled has reservations that still settle by it.
     fn keep(&mut self, version: u64, policy: Arc<Compiled>) {
@@ -191,8 +208,11 @@ impl Engine {
             return Err(Fault::Unavailable(Unavailable::Draining));
         }
         let now = self.begin()?;
-        if self.store.room() != Room::Free {
-            return Err(Fault::Unavailable(Unavailable::LedgerFull));
+        match self.store.room() {
+            Room::Free => {}
+            Room::SettlementsOnly(why) | Room::Nothing(why) => {
+                return Err(Fault::Unavailable(Unavailable::LedgerFull(why)));
+            }
         }
         let past = self.past(&request.id)?;
         let answer = self.rules(now).reserve(request, past.as_ref())?;
@@ -271,8 +291,8 @@ impl Engine {
         let now = self.clock.now();
         let mut expired = 0;
         while let Some(id) = self.deadlines.due(now) {
-            if matches!(self.store.room(), Room::Nothing(_)) {
-                return Err(Fault::Unavailable(Unavailable::DiskFull));
+            if let Room::Nothing(why) = self.store.room() {
+                return Err(Fault::Unavailable(Unavailable::DiskFull(why)));
             }
             let Some(event) = self.rules(now).expire(id) else {
                 return Err(Fault::Bug(format!("reservation {id} is due and does not expire")));
@@ -293,7 +313,7 @@ impl Engine {
         let now = self.begin()?;
         match self.store.room() {
             Room::Free | Room::SettlementsOnly(_) => Ok(now),
-            Room::Nothing(_) => Err(Fault::Unavailable(Unavailable::DiskFull)),
+            Room::Nothing(why) => Err(Fault::Unavailable(Unavailable::DiskFull(why))),
         }
     }
 
@@ -318,9 +338,10 @@ impl Engine {
         }
     }
 
-    /// Wakes those whose entries have become durable.
-    pub(crate) fn synced(&mut self) {
-        if let Some(why) = self.store.status().poisoned {
+    /// Wakes those whose entries have become durable; says whether the store has room for everything.
+    pub(crate) fn synced(&mut self) -> bool {
+        let status = self.store.status();
+        if let Some(why) = status.poisoned {
             self.poison(why);
         }
         let durable = self.store.durable();
@@ -332,11 +353,17 @@ impl Engine {
             }
             !done
         });
+        status.ledger_full.is_none() && status.index_full.is_none()
     }
 
     /// From now on nothing is answered; those who wait are told so.
     pub(crate) fn poison(&mut self, why: String) {
         self.poisoned.get_or_insert(why);
+        self.wake_all();
+    }
+
+    /// Wakes everyone who waits for an entry.
+    pub(crate) fn wake_all(&mut self) {
         for waker in self.process_waiting.drain(..) {
             waker.wake();
         }

@@ -1,6 +1,7 @@
 //! Questions that get no answer: which gRPC status each is, with a name that any language can branch on.
 
 use std::collections::HashMap;
+use std::sync::Arc;
 use std::time::Duration;
 
 use bursar_quota::Refusal;
@@ -38,14 +39,14 @@ pub(crate) enum Fault {
 }
 
 /// Why no decision can be made now.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+#[derive(Debug, Clone, PartialEq, Eq)]
 pub(crate) enum Unavailable {
     /// The sidecar is about to stop.
     Draining,
-    /// The ledger has room for settlements only.
-    LedgerFull,
-    /// The ledger has room for nothing.
-    DiskFull,
+    /// There is room for settlements only; why.
+    LedgerFull(Arc<str>),
+    /// There is room for nothing; why.
+    DiskFull(Arc<str>),
     /// A write failed: nothing more is answered until a restart has read what is on disk.
     Poisoned,
     /// Too many texts wait to be counted.
@@ -54,27 +55,30 @@ pub(crate) enum Unavailable {
 
 impl Unavailable {
     /// The reason in `google.rpc.ErrorInfo`.
-    fn reason(self) -> &'static str {
+    fn reason(&self) -> &'static str {
         match self {
             Self::Draining => "DRAINING",
-            Self::LedgerFull => "LEDGER_FULL",
-            Self::DiskFull => "DISK_FULL",
+            Self::LedgerFull(_) => "LEDGER_FULL",
+            Self::DiskFull(_) => "DISK_FULL",
             Self::Poisoned => "POISONED",
             Self::TooManyCounts => "TOO_MANY_COUNTS",
         }
     }
 
-    fn text(self) -> &'static str {
-        match self {
+    fn text(&self) -> String {
+        let text = match self {
             Self::Draining => {
                 "the sidecar is stopping and takes no new reservations: ask again when it is back"
             }
-            Self::LedgerFull => {
-                "the ledger has reached its bound on disk and takes settlements only: \
-                 raise ledger_bytes_max or free disk space"
+            Self::LedgerFull(why) => {
+                return format!(
+                    "only settlements are taken: {why}; free disk space, or raise ledger_bytes_max"
+                );
             }
-            Self::DiskFull => {
-                "the ledger has no room left, not even what is kept for settlements: free disk space"
+            Self::DiskFull(why) => {
+                return format!(
+                    "not even the room kept for settlements is left: {why}; free disk space"
+                );
             }
             Self::Poisoned => {
                 "the ledger could not be written, so nothing is decided until the sidecar has restarted"
@@ -82,7 +86,8 @@ impl Unavailable {
             Self::TooManyCounts => {
                 "too many large texts wait to be counted: ask again, or send input_tokens or input_bytes"
             }
-        }
+        };
+        text.into()
     }
 }
 

@@ -217,6 +217,22 @@ fn ledger(page: &mut Page, engine: &Engine) {
     for (name, help, value) in gauges {
         page.single(name, "gauge", help, value);
     }
+    not_ready(page, engine);
+}
+
+/// Why nothing is reserved now: one sample for each reason there is.
+fn not_ready(page: &mut Page, engine: &Engine) {
+    const NAME: &str = "bursar_not_ready";
+    page.family(NAME, "gauge", "1 for each reason why nothing can be reserved now.");
+    let status = engine.store.status();
+    for (reason, holds) in [
+        ("draining", engine.draining),
+        ("ledger_full", status.ledger_full.is_some()),
+        ("index_full", status.index_full.is_some()),
+        ("poisoned", engine.poisoned.is_some() || status.poisoned.is_some()),
+    ] {
+        page.sample(NAME, &format!("{{reason=\"{reason}\"}}"), u64::from(holds));
+    }
 }
 
 fn histogram(page: &mut Page, latencies: &Latencies) {

@@ -36,6 +36,9 @@ const COUNTING_IDLE: Duration = Duration::from_secs(10);
 /// How long callers may take to close their connections once every call has its answer.
 const LINGER: Duration = Duration::from_millis(200);
 
+/// How long callers who wait may take to be told that nothing more is answered.
+const LAST_ANSWERS: Duration = Duration::from_secs(1);
+
 /// Something to be done on the data plane's thread.
 pub(crate) type Ask = Box<dyn FnOnce(&Shared) + Send>;
 
@@ -151,6 +154,8 @@ fn start(settings: Settings, policy: Compiled) -> Result<(Plane, Started), Start
         .collect();
     let health = HealthReporter::new();
     runtime.block_on(report(&health, ServingStatus::Serving));
+    let (room, room_health) = (shared.clone(), health.clone());
+    runtime.spawn(async move { report_room(&room, &room_health).await });
     let (stop_serving, stop) = oneshot::channel();
     let service = Service::new(shared.clone());
     let serving = runtime.spawn(http::serve(service, health.clone(), accepted, stop));
@@ -220,7 +225,11 @@ impl Plane {
         let failure = runtime.block_on(async {
             let grace = match until_stopped(&shared, &health, &mut commands, &mut serving).await {
                 Ok(grace) => grace,
-                Err(failure) => return Some(failure),
+                Err(failure) => {
+                    report(&health, ServingStatus::NotServing).await;
+                    say_the_last(&shared, &mut commands).await;
+                    return Some(failure);
+                }
             };
             drain(&shared, &health).await;
             for task in &accepting {
@@ -271,6 +280,37 @@ async fn until_stopped(
                 Err(error) => error.to_string(),
             }),
         }
+    }
+}
+
+/// Tells everyone who waits, and whoever asks meanwhile, that nothing is answered any more.
+async fn say_the_last(shared: &Shared, commands: &mut mpsc::UnboundedReceiver<Command>) {
+    shared.wake_all();
+    let end = tokio::time::sleep(LAST_ANSWERS);
+    let calm = calm(shared);
+    tokio::pin!(end, calm);
+    loop {
+        tokio::select! {
+            () = &mut calm => return,
+            () = &mut end => return,
+            Some(command) = commands.recv() => if let Command::Ask(ask) = command {
+                ask(shared);
+            },
+        }
+    }
+}
+
+/// Says by grpc.health.v1 of the server as a whole whether there is room for reservations. Of the service it
+/// says that it serves: whoever settles is not to be kept away.
+async fn report_room(shared: &Shared, health: &HealthReporter) {
+    loop {
+        shared.room.notified().await;
+        let serving = shared.engine(|engine| Ok(engine.synced() && !engine.draining));
+        let status = match serving {
+            Ok(true) => ServingStatus::Serving,
+            _ => ServingStatus::NotServing,
+        };
+        health.set_service_status("", status).await;
     }
 }
 

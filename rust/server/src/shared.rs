@@ -2,7 +2,7 @@
 
 use std::future::poll_fn;
 use std::sync::atomic::{AtomicUsize, Ordering};
-use std::sync::{Arc, Mutex, MutexGuard};
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::task::Poll;
 
 use tokio::sync::{Notify, Semaphore};
@@ -24,6 +24,8 @@ pub(crate) struct Shared {
     pub(crate) poisoned: Notify,
     /// Denials on their way to those who watch.
     pub(crate) denials: Arc<Denials>,
+    /// There is no room any more, or there is again.
+    pub(crate) room: Notify,
     /// How long answers took.
     pub(crate) latencies: Latencies,
     /// Calls that have no answer yet.
@@ -46,6 +48,7 @@ impl Shared {
             synced,
             poisoned: Notify::new(),
             denials: Arc::default(),
+            room: Notify::new(),
             latencies: Latencies::default(),
             calls: AtomicUsize::new(0),
             idle: Notify::new(),
@@ -79,6 +82,7 @@ impl Shared {
         act: impl FnOnce(&mut Engine) -> Result<R, Fault>,
     ) -> Result<R, Fault> {
         let mut engine = self.lock()?;
+        let _alarm = Alarm(&self.poisoned);
         let before = engine.has_unwritten();
         let result = act(&mut engine);
         if !before && engine.has_unwritten() {
@@ -129,6 +133,10 @@ impl Shared {
     pub(crate) async fn write_turns(&self) {
         loop {
             self.turn.notified().await;
+            // Never, but where a test holds a turn's write back.
+            while bursar_store::held("turn") {
+                tokio::task::yield_now().await;
+            }
             self.flush();
         }
     }
@@ -141,15 +149,21 @@ impl Shared {
         });
     }
 
-    /// Wakes those who wait for syncs, one sync after the other.
+    /// Wakes those who wait for syncs, one sync after the other, and whoever watches the room.
     pub(crate) async fn follow_syncs(&self) {
+        let mut had_room = true;
         loop {
             self.synced.notified().await;
-            let _ = self.engine(|engine| {
-                engine.synced();
-                Ok(())
-            });
+            let has_room = self.engine(|engine| Ok(engine.synced())).unwrap_or_default();
+            if std::mem::replace(&mut had_room, has_room) != has_room {
+                self.room.notify_one();
+            }
         }
+    }
+
+    /// Wakes everyone who waits for an entry, also where the engine panicked: they are then told so.
+    pub(crate) fn wake_all(&self) {
+        self.engine.lock().unwrap_or_else(PoisonError::into_inner).wake_all();
     }
 
     /// Why nothing more is answered, if so.
@@ -171,6 +185,17 @@ impl Shared {
     /// The engine, once nothing else uses it.
     pub(crate) fn into_engine(self) -> Option<Engine> {
         self.engine.into_inner().ok()
+    }
+}
+
+/// Tells of a panic that happens while it is held.
+struct Alarm<'a>(&'a Notify);
+
+impl Drop for Alarm<'_> {
+    fn drop(&mut self) {
+        if std::thread::panicking() {
+            self.0.notify_one();
+        }
     }
 }
 

@@ -4,10 +4,11 @@
 //! `BURSAR_FAULT_AT="name:kind:n"` at the n-th hit of the point `name`, and
 //! `BURSAR_FAULT_WHILE="name:kind:path"` at each hit while something lies at the path. The kinds are `EIO`,
 //! `ENOSPC`, `panic`, and `stall`: the point connects to the Unix socket at `BURSAR_FAULT_GATE` and goes on
-//! when whoever listens there lets go of the connection.
+//! when whoever listens there lets go of the connection. `hold` is for a point that can be asked again and again.
 
 /// Every point there is, with the call that fails in its place.
-pub const POINTS: [(&str, &str); 12] = [
+pub const POINTS: [(&str, &str); 13] = [
+    ("turn", "none: a turn's write is not begun while it is held"),
     ("append", "none: between two changes in memory, where only a panic makes sense"),
     ("write", "pwrite of a turn's entries"),
     ("write-short", "the same, which takes half of the bytes"),
@@ -62,6 +63,14 @@ mod active {
         ]
     });
 
+    /// Whether a point is to be held up now, without holding up its thread.
+    pub fn held(name: &'static str) -> bool {
+        PLANS.iter().flatten().any(|plan| {
+            let now = matches!(&plan.when, When::Exists(path) if path.exists());
+            plan.name == name && plan.kind == "hold" && now
+        })
+    }
+
     /// Does what the plan says of this hit.
     pub(crate) fn point(name: &'static str) -> io::Result<()> {
         debug_assert!(
@@ -97,7 +106,16 @@ mod active {
 }
 
 #[cfg(feature = "crash-points")]
+pub use active::held;
+#[cfg(feature = "crash-points")]
 pub(crate) use active::point;
+
+/// Whether a point is to be held up now: never, the feature `crash-points` is off.
+#[cfg(not(feature = "crash-points"))]
+#[inline(always)]
+pub fn held(_name: &'static str) -> bool {
+    false
+}
 
 /// Nothing: the feature `crash-points` is off.
 #[cfg(not(feature = "crash-points"))]

@@ -39,7 +39,7 @@ mod writer;
 pub use codec::CodecError;
 pub use crash::POINTS as CRASH_POINTS;
 pub use dump::dump;
-pub use fault::POINTS as FAULT_POINTS;
+pub use fault::{POINTS as FAULT_POINTS, held};
 pub use generations::{USAGE_PAGE_GROUPS, UsagePage, scan_usage};
 pub use handle::{Entries, IndexHandle};
 pub use index::IndexError;

@@ -24,7 +24,7 @@ from bursar.admin.service import AdminServer, AdminService, Place
 from bursar.books.books import Books, open_books
 from bursar.config import Settings
 from bursar.disk import ephemeral_type
-from bursar.errors import BadPolicy, BooksError, Mistake, PolicyError, StartError
+from bursar.errors import BadPolicy, BooksError, CoreError, Mistake, PolicyError, StartError
 from bursar.policy.parse import ParsedPolicy, parse
 from bursar.v1 import admin_pb2
 from bursar.wire import policy_message
@@ -156,7 +156,7 @@ class Sidecar:
         self._undo.push_async_callback(admin.stop, _ADMIN_GRACE_S)
         http = HttpServer(
             application(
-                metrics=self._core.metrics,
+                metrics=self._metrics,
                 not_ready_reason=self._not_ready_reason,
                 registry=self._registry,
             )
@@ -225,8 +225,19 @@ class Sidecar:
             )
             raise BooksError(message)
 
+    def _metrics(self) -> str:
+        try:
+            return self._core.metrics()
+        except CoreError:
+            return (
+                ""  # it has stopped counting; what the control plane counts is still worth showing
+            )
+
     def _not_ready_reason(self) -> str:
-        status = admin_pb2.GetStatusResponse.FromString(self._core.status())
+        try:
+            status = admin_pb2.GetStatusResponse.FromString(self._core.status())
+        except CoreError as error:
+            return str(error)
         return "" if status.ready else status.not_ready_reason or "the data plane is not ready"
 
     async def _drain_again_and_again(self) -> None:

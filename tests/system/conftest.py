@@ -9,7 +9,7 @@ import signal
 import subprocess
 import sys
 import tempfile
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any, cast
 
@@ -26,10 +26,16 @@ STOP_S_MAX = 10.0
 class Served:
     """`bursar serve` in a process of its own, on free ports, with its files in one directory."""
 
-    def __init__(self, directory: Path, policy: str, settings: Mapping[str, str]) -> None:
+    def __init__(
+        self,
+        directory: Path,
+        policy: str,
+        settings: Mapping[str, str],
+        command: Sequence[str] = (BURSAR,),
+    ) -> None:
         """Starts it and waits until it says that it is ready, or has ended."""
         self.directory = directory
-        self.data = directory / "data"
+        self.data = Path(settings.get("BURSAR_DATA", directory / "data"))
         self.log = directory / "serve.log"
         policy_file = directory / "policy.yaml"
         policy_file.write_text(policy)
@@ -45,8 +51,9 @@ class Served:
         }
         with self.log.open("a") as log:
             self.process = subprocess.Popen(
-                [BURSAR, "serve", "--json"],
+                [*command, "serve", "--json"],
                 env=self._environment,
+                stdin=subprocess.PIPE,
                 stdout=subprocess.PIPE,
                 stderr=log,
                 text=True,
@@ -84,18 +91,23 @@ class Served:
 
     def ask(self, *command: str) -> dict[str, Any]:
         """What `bursar COMMAND --json` answers of it."""
-        environment = {**self._environment, "BURSAR_ADMIN_LISTEN": self.ready["admin_listen"]}
-        asked = [BURSAR, *command, "--json"]
-        done = subprocess.run(asked, env=environment, capture_output=True, text=True, check=False)
+        done = self.run(*command, "--json")
         assert done.returncode == 0, done.stderr
         return cast("dict[str, Any]", json.loads(done.stdout))
+
+    def run(self, *command: str) -> subprocess.CompletedProcess[str]:
+        """What `bursar COMMAND` says of it, whatever its exit code."""
+        environment = {**self._environment, "BURSAR_ADMIN_LISTEN": self.ready["admin_listen"]}
+        asked = [BURSAR, *command]
+        return subprocess.run(asked, env=environment, capture_output=True, text=True, check=False)
 
     def close(self) -> None:
         """Kills it if it still runs, and lets go of its output."""
         if self.process.poll() is None:
             self.kill()
-        if self.process.stdout is not None:
-            self.process.stdout.close()
+        for stream in (self.process.stdin, self.process.stdout):
+            if stream is not None:
+                stream.close()
 
 
 class Stock:
@@ -129,8 +141,8 @@ def serve(directory: Path) -> Iterator[Serve]:
     """Starts `bursar serve` on the text of a policy file; the data stay from start to start."""
     with contextlib.ExitStack() as undo:
 
-        def start(policy: str, **settings: str) -> Served:
-            served = Served(directory, policy, settings)
+        def start(policy: str, command: Sequence[str] = (BURSAR,), **settings: str) -> Served:
+            served = Served(directory, policy, settings, command)
             undo.callback(served.close)
             return served
 

@@ -10,7 +10,7 @@ from pathlib import Path
 
 from prometheus_client import CollectorRegistry, Counter, Gauge
 
-from bursar.errors import PolicyError
+from bursar.errors import CoreError, PolicyError
 from bursar.policy.parse import ParsedPolicy
 from bursar.policy.watch import Reading, read_once
 from bursar.v1 import admin_pb2
@@ -27,7 +27,8 @@ _log = logging.getLogger(__name__)
 Activate = Callable[[ParsedPolicy], int | None]
 """Checks a policy and brings it into force; gives its version, or None where it is already.
 
-Raises PolicyError with every mistake, and then changes nothing."""
+Raises PolicyError with every mistake, or CoreError where nothing can be taken now; then nothing
+is changed."""
 
 
 class PolicyFile:
@@ -86,11 +87,16 @@ class PolicyFile:
             self._asked.set()  # somebody is writing: what is half there is not a policy
             await asyncio.sleep(SETTLE_S)
             return
-        first, self._reading = self._reading is None, reading
+        before, first = self._reading, self._reading is None
+        self._reading = reading
         try:
             version = await asyncio.to_thread(self._take, reading)
         except PolicyError as error:
             self._refused(error)
+        except CoreError as error:
+            # No word on the file: it is taken once the data plane can, say when the disk has room.
+            self._reading = before
+            self._not_taken(error)
         else:
             self._taken(version, first=first)
 
@@ -107,6 +113,13 @@ class PolicyFile:
         self._outcomes.labels("refused").inc()
         self._ok.set(0)
         self._put(mistakes, refusals=self._status.refusals + 1, reloads=self._status.reloads)
+
+    def _not_taken(self, error: CoreError) -> None:
+        why = f"{self._path}: not taken yet, and tried again: {error}"
+        if list(self._status.mistakes) != [why]:
+            _log.error("%s", why)
+        self._ok.set(0)
+        self._put([why], refusals=self._status.refusals, reloads=self._status.reloads)
 
     def _taken(self, version: int | None, *, first: bool) -> None:
         if version is not None:

@@ -204,17 +204,19 @@ class AdminService(admin_pb2_grpc.AdminServiceServicer):
         self, request: admin_pb2.QueryUsageRequest, context: Context
     ) -> admin_pb2.QueryUsageResponse:
         """Sums usage over a span by some labels, after taking in what the ledger has."""
+        try:
+            return await self._usage(request)
+        except wire.FieldError as error:
+            await _refuse(context, error.field, str(error))
+        except (BooksError, CoreError) as error:
+            await context.abort(grpc.StatusCode.UNAVAILABLE, str(error))
+
+    async def _usage(self, request: admin_pb2.QueryUsageRequest) -> admin_pb2.QueryUsageResponse:
         policy = (await self._policy()).policy
         zone = ZoneInfo(policy.time_zone or "UTC")
         kept = await asyncio.to_thread(self._books.label_keys)
-        try:
-            query = wire.usage_query(request, labels=kept.union(policy.rollups), zone=zone)
-        except wire.FieldError as error:
-            await _refuse(context, error.field, str(error))
-        try:
-            await asyncio.to_thread(self._drain.once, catch_up=True)
-        except BooksError as error:
-            await context.abort(grpc.StatusCode.UNAVAILABLE, str(error))
+        query = wire.usage_query(request, labels=kept.union(policy.rollups), zone=zone)
+        await asyncio.to_thread(self._drain.once, catch_up=True)
         page = await asyncio.to_thread(self._books.query, query)
         return wire.usage_response(request, page, zone)
 

@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Iterator, Sequence
+from contextlib import contextmanager
 from dataclasses import asdict
 from itertools import islice
 from pathlib import Path
@@ -22,6 +23,7 @@ FILE_NAME = "books.sqlite"
 """The books' file in the data directory."""
 
 _BUSY_MS = 10_000
+_DAMAGED = f"remove {FILE_NAME} and its -wal and -shm to have them made anew from the ledger"
 _CHUNK = 500
 _CALLS_AT = 4
 """Where a result's calls begin, after its group: tokens, input, output, assumed."""
@@ -46,9 +48,10 @@ class Books:
         """Adds all pages of one batch and moves the position, in one transaction.
 
         A batch that was taken before changes nothing. Returns the position after it. Raises
-        BooksError where the batch does not follow what the books have: nothing is changed then.
+        BooksError where the batch does not follow what the books have, or they cannot be written:
+        nothing is changed then.
         """
-        with self._engine.begin() as connection:
+        with _words("the books cannot be written"), self._engine.begin() as connection:
             position = _position(connection)
             through = position
             for page in pages:
@@ -62,8 +65,11 @@ class Books:
             return through
 
     def query(self, query: Query) -> Page:
-        """Answers a question about usage, its rows in the order of their groups."""
-        with self._engine.connect() as connection:
+        """Answers a question about usage, its rows in the order of their groups.
+
+        Raises BooksError where they cannot be read.
+        """
+        with _words("the books cannot be read"), self._engine.connect() as connection:
             # One row more than asked for tells whether another page follows.
             found = connection.execute(selection(query)).fetchmany(query.rows_max + 1)
             through = _position(connection)
@@ -71,8 +77,8 @@ class Books:
         return Page(rows, len(found) > query.rows_max, through)
 
     def label_keys(self) -> frozenset[str]:
-        """Every label that some usage in the books is kept by."""
-        with self._engine.connect() as connection:
+        """Every label that some usage in the books is kept by; raises BooksError as `query`."""
+        with _words("the books cannot be read"), self._engine.connect() as connection:
             keys = connection.scalars(select(tables.label_values.c.key).distinct())
             return frozenset(keys)
 
@@ -88,14 +94,24 @@ def open_books(data_directory: Path) -> Books:
     event.listen(engine, "connect", _on_connect)
     event.listen(engine, "begin", _on_begin)
     try:
-        _prepare(engine, path)
-    except SQLAlchemyError as error:
-        engine.dispose()
-        raise BooksError(f"the books cannot be opened: {error} (got {path})") from error
+        with _words(f"the books in {path} cannot be opened"):
+            _prepare(engine, path)
     except BooksError:
         engine.dispose()
         raise
     return Books(engine)
+
+
+@contextmanager
+def _words(what: str) -> Iterator[None]:
+    """Says in one line what the database said, and what to do where that is known."""
+    try:
+        yield
+    except SQLAlchemyError as error:
+        said = str(getattr(error, "orig", None) or error)
+        damaged = "not a database" in said or "malformed" in said
+        hint = f"; {_DAMAGED}" if damaged else ""
+        raise BooksError(f"{what}: {said}{hint}") from error
 
 
 def _on_connect(connection: Any, _record: object) -> None:  # noqa: ANN401  a driver's own class

@@ -29,7 +29,7 @@ pub enum OpenError {
     #[error("{0}")]
     Settings(String),
     /// A file or folder cannot be used.
-    #[error("{path}: {error}")]
+    #[error("{path} cannot be used: {error}; {}", remedy(error))]
     Io {
         /// Which.
         path: PathBuf,
@@ -87,7 +87,7 @@ pub enum OpenError {
         path: PathBuf,
     },
     /// The index cannot be used.
-    #[error(transparent)]
+    #[error("{}{}", .0, room_remedy(.0))]
     Index(#[from] IndexError),
     /// An entry cannot be read although its checksum holds.
     #[error(transparent)]
@@ -107,6 +107,20 @@ pub enum OpenError {
 
 fn who(pid: Option<u32>) -> String {
     pid.map_or_else(|| "another process".into(), |pid| format!("process {pid}"))
+}
+
+fn remedy(error: &io::Error) -> &'static str {
+    match error.kind() {
+        io::ErrorKind::StorageFull | io::ErrorKind::QuotaExceeded => "free space on that disk",
+        io::ErrorKind::PermissionDenied | io::ErrorKind::ReadOnlyFilesystem => {
+            "let this user write there, or name another data directory"
+        }
+        _ => "name a data directory on a disk that can be read and written",
+    }
+}
+
+fn room_remedy(error: &IndexError) -> &'static str {
+    if matches!(error, IndexError::Full(_)) { "; free space on that disk" } else { "" }
 }
 
 impl OpenError {

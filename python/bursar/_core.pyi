@@ -31,6 +31,9 @@ class _Round(TypedDict):
 def version() -> str:
     """The version of the crate this extension was built from, as `major.minor.patch`."""
 
+def metric_families() -> list[tuple[str, str, str, str]]:
+    """Every metric of the data plane: its name, type, labels and meaning."""
+
 def check_policy(*, policy: bytes) -> list[str]:
     """Every mistake the rules find in a `Policy`; none if it has none."""
 

@@ -19,6 +19,7 @@ from prometheus_client import CollectorRegistry
 from bursar import _core
 from bursar.admin.drain import Drain
 from bursar.admin.http import HttpServer, application
+from bursar.admin.metrics import count_process
 from bursar.admin.policy_file import PolicyFile
 from bursar.admin.service import AdminServer, AdminService, Place
 from bursar.books.books import Books, open_books
@@ -95,6 +96,7 @@ class Sidecar:
         self._hand_clock_unix_ms = hand_clock_unix_ms
         self._undo = AsyncExitStack()
         self._registry = CollectorRegistry()
+        count_process(self._registry)
         self._stopped = False
         self._dead = False
         self._core: _core.Sidecar

@@ -6,9 +6,10 @@ import threading
 from collections.abc import Iterator
 from typing import Protocol
 
-from prometheus_client import CollectorRegistry, Counter, Gauge, Histogram
+from prometheus_client import CollectorRegistry
 
 from bursar import wire
+from bursar.admin.metrics import DrainMetrics
 from bursar.books.books import Books
 from bursar.usage.rollup import Batch
 from bursar.v1 import usage_pb2
@@ -38,20 +39,8 @@ class Drain:
         self._books = books
         self._lock = threading.Lock()
         self._position = books.through_sequence()
-        self._sequence = Gauge(
-            "bursar_books_sequence", "The last sequence of the ledger in the books.",
-            registry=registry,
-        )  # fmt: skip
-        self._batches = Counter(
-            "bursar_books_batches", "Batches of usage taken into the books.", registry=registry
-        )
-        self._failures = Counter(
-            "bursar_books_failures", "Drains of usage that failed.", registry=registry
-        )
-        self._seconds = Histogram(
-            "bursar_books_drain_seconds", "How long a drain of usage took.", registry=registry
-        )
-        self._sequence.set(self._position)
+        self._metrics = DrainMetrics(registry)
+        self._metrics.sequence.set(self._position)
 
     @property
     def position(self) -> int:
@@ -65,7 +54,7 @@ class Drain:
 
         Raises BooksError where the books do not belong to this ledger, and what the source raises.
         """
-        with self._lock, self._seconds.time(), self._failures.count_exceptions():
+        with self._lock, self._metrics.seconds.time(), self._metrics.failures.count_exceptions():
             for _ in range(BATCHES_MAX):
                 first = self._source.usage_page(
                     books_sequence=self._position, page=b"", catch_up=catch_up
@@ -73,8 +62,8 @@ class Drain:
                 if first is None:
                     break
                 self._position = self._books.take(self._pages(first))
-                self._batches.inc()
-                self._sequence.set(self._position)
+                self._metrics.batches.inc()
+                self._metrics.sequence.set(self._position)
             return self._position
 
     def _pages(self, first: bytes) -> Iterator[Batch]:

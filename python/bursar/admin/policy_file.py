@@ -8,8 +8,9 @@ import time
 from collections.abc import Callable
 from pathlib import Path
 
-from prometheus_client import CollectorRegistry, Counter, Gauge
+from prometheus_client import CollectorRegistry
 
+from bursar.admin.metrics import PolicyFileMetrics
 from bursar.errors import CoreError, PolicyError
 from bursar.policy.parse import ParsedPolicy
 from bursar.policy.watch import Reading, read_once
@@ -41,17 +42,7 @@ class PolicyFile:
         self._reading: Reading | None = None
         self._asked = asyncio.Event()
         self._status = admin_pb2.PolicyFileStatus(path=str(path), read_at_unix_ms=_now_unix_ms())
-        self._outcomes = Counter(
-            "bursar_policy_reloads", "Changed policy files, by what became of them.", ["outcome"],
-            registry=registry,
-        )  # fmt: skip
-        for outcome in ("activated", "refused"):
-            self._outcomes.labels(outcome)
-        self._ok = Gauge(
-            "bursar_policy_file_ok", "1 if the policy file as last read is in force, 0 if not.",
-            registry=registry,
-        )  # fmt: skip
-        self._ok.set(1)
+        self._metrics = PolicyFileMetrics(registry)
 
     @property
     def status(self) -> admin_pb2.PolicyFileStatus:
@@ -110,24 +101,24 @@ class PolicyFile:
         _log.error("the policy file is refused, and the policy in force stays:")
         for mistake in mistakes:
             _log.error("%s", mistake)
-        self._outcomes.labels("refused").inc()
-        self._ok.set(0)
+        self._metrics.outcomes.labels("refused").inc()
+        self._metrics.ok.set(0)
         self._put(mistakes, refusals=self._status.refusals + 1, reloads=self._status.reloads)
 
     def _not_taken(self, error: CoreError) -> None:
         why = f"{self._path}: not taken yet, and tried again: {error}"
         if list(self._status.mistakes) != [why]:
             _log.error("%s", why)
-        self._ok.set(0)
+        self._metrics.ok.set(0)
         self._put([why], refusals=self._status.refusals, reloads=self._status.reloads)
 
     def _taken(self, version: int | None, *, first: bool) -> None:
         if version is not None:
             _log.info("the policy file has changed: version %d is in force", version)
-            self._outcomes.labels("activated").inc()
+            self._metrics.outcomes.labels("activated").inc()
         elif not first and self._status.mistakes:
             _log.info("the policy file is as it was when its policy came into force")
-        self._ok.set(1)
+        self._metrics.ok.set(1)
         reloads = self._status.reloads + (version is not None)
         self._put([], refusals=self._status.refusals, reloads=reloads)
 

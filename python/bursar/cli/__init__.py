@@ -15,6 +15,7 @@ _COMMANDS = {
     "schema": "Print the JSON Schema of policy files, for editors.",
     "serve": "Run a sidecar.",
     "settings": "List every setting of a sidecar.",
+    "metrics": "List every metric of a sidecar.",
     "status": "Show what a running sidecar is and how it stands.",
     "limits": "Show where the limits of a running sidecar stand.",
     "usage": "Show who used how much.",

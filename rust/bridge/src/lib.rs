@@ -31,6 +31,14 @@ mod _core {
         env!("CARGO_PKG_VERSION")
     }
 
+    /// Every metric of the data plane: its name, type, labels and meaning.
+    #[pyfunction]
+    fn metric_families() -> Vec<(&'static str, &'static str, &'static str, &'static str)> {
+        let told =
+            |family: &bursar_server::Family| (family.name, family.kind, family.labels, family.help);
+        bursar_server::FAMILIES.iter().map(told).collect()
+    }
+
     /// Every mistake the rules find in a `Policy`.
     #[pyfunction]
     #[pyo3(signature = (*, policy))]

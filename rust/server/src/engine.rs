@@ -157,6 +157,7 @@ impl Engine {
         let now = self.begin()?;
         self.check_place(file)?;
         let sequence = self.enter(now, &event)?;
+        self.counts.activated(&policy);
         let (before, left) = std::mem::replace(&mut self.in_force, (version, policy));
         // Version 0 is what the engine was made with, which is not in the ledger.
         if before > 0 {
@@ -221,7 +222,7 @@ impl Engine {
             ReserveAnswer::Granted(_, None) | ReserveAnswer::Denied(_) => 0,
             ReserveAnswer::Replayed(grant) => grant.sequence,
         };
-        self.counts.decided(&answer);
+        self.counts.decided(&answer, &self.in_force.1);
         Ok(Decided { answer, now, sequence })
     }
 

@@ -12,6 +12,22 @@ use tonic_types::{ErrorDetails, StatusExt as _};
 /// The domain of every `google.rpc.ErrorInfo` sent from here.
 pub(crate) const DOMAIN: &str = "bursar";
 
+/// The names of all faults, under which they are counted and sent.
+pub(crate) const NAMES: [&str; 12] = [
+    "INVALID_FIELD",
+    "ID_USED_WITH_OTHER_CONTENT",
+    "RESERVATION_NOT_FOUND",
+    "RESERVATION_NOT_OPEN",
+    "USAGE_TOO_OLD",
+    "DRAINING",
+    "LEDGER_FULL",
+    "DISK_FULL",
+    "POISONED",
+    "TOO_MANY_COUNTS",
+    "NOT_SERVED",
+    "BUG",
+];
+
 /// How long a caller waits before it asks again, where nothing says better.
 const RETRY: Duration = Duration::from_millis(100);
 

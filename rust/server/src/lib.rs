@@ -29,6 +29,7 @@ mod wire;
 
 pub use ahead::{check_policy, count_tokens};
 pub use listen::ListenError;
+pub use metrics::{FAMILIES, Family};
 pub use running::{ActivateError, AskError, End, Running, Server, StartError};
 pub use settings::{CONNECTIONS_MAX, FOLLOW_INTERVAL, PolicyFile, Settings};
 pub use watch::{WATCHERS_MAX, Watch};

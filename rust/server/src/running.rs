@@ -298,8 +298,8 @@ impl Running {
     /// When it has stopped.
     pub fn metrics(&self) -> Result<String, AskError> {
         self.ask(|shared| {
-            let connections = shared.connections();
-            shared.engine(|engine| Ok(metrics::render(engine, &shared.latencies, connections)))
+            let open = (shared.connections(), shared.denials.watchers());
+            shared.engine(|engine| Ok(metrics::render(engine, &shared.latencies, open)))
         })
     }
 

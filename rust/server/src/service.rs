@@ -10,6 +10,7 @@ use tonic::{Request, Response, Status, Streaming};
 
 use crate::count::Counter;
 use crate::fault::Fault;
+use crate::metrics::Method;
 use crate::shared::Shared;
 use crate::wire::{answer, ask};
 
@@ -84,12 +85,13 @@ impl Service {
     /// Answers, and takes note of how long that took.
     async fn answer<Answer>(
         &self,
+        method: Method,
         work: impl Future<Output = Result<Answer, Fault>>,
     ) -> Result<Response<Answer>, Status> {
         let _call = self.shared.call();
         let began = Instant::now();
         let answer = work.await;
-        self.shared.latencies.add(began.elapsed());
+        self.shared.latencies.add(method, began.elapsed());
         Ok(Response::new(answer?))
     }
 }
@@ -102,21 +104,21 @@ impl QuotaService for Service {
         &self,
         request: Request<v1::ReserveRequest>,
     ) -> Result<Response<v1::ReserveResponse>, Status> {
-        self.answer(self.decide(request.into_inner())).await
+        self.answer(Method::Reserve, self.decide(request.into_inner())).await
     }
 
     async fn commit(
         &self,
         request: Request<v1::CommitRequest>,
     ) -> Result<Response<v1::CommitResponse>, Status> {
-        self.answer(self.settle(request.into_inner())).await
+        self.answer(Method::Commit, self.settle(request.into_inner())).await
     }
 
     async fn release(
         &self,
         request: Request<v1::ReleaseRequest>,
     ) -> Result<Response<v1::ReleaseResponse>, Status> {
-        self.answer(self.give_back(request.into_inner())).await
+        self.answer(Method::Release, self.give_back(request.into_inner())).await
     }
 
     async fn extend(
@@ -137,14 +139,14 @@ impl QuotaService for Service {
         &self,
         request: Request<v1::RecordRequest>,
     ) -> Result<Response<v1::RecordResponse>, Status> {
-        self.answer(self.enter(request.into_inner())).await
+        self.answer(Method::Record, self.enter(request.into_inner())).await
     }
 
     async fn count_tokens(
         &self,
         request: Request<v1::CountTokensRequest>,
     ) -> Result<Response<v1::CountTokensResponse>, Status> {
-        self.answer(self.count(request.into_inner())).await
+        self.answer(Method::CountTokens, self.count(request.into_inner())).await
     }
 
     async fn session(

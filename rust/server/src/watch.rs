@@ -90,6 +90,11 @@ impl Denials {
         (found, Seen { last: kept.last, missed }, gone + (missed - seen.missed))
     }
 
+    /// How many watch.
+    pub(crate) fn watchers(&self) -> usize {
+        self.watchers.load(Ordering::Relaxed)
+    }
+
     fn enter(&self) -> bool {
         let enter = |watchers| (watchers < WATCHERS_MAX).then_some(watchers + 1);
         self.watchers.fetch_update(Ordering::Relaxed, Ordering::Relaxed, enter).is_ok()

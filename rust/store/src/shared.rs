@@ -29,6 +29,9 @@ pub(crate) struct Shared {
     pub(crate) written: AtomicU64,
     /// The last sequence known durable.
     pub(crate) durable: AtomicU64,
+    /// How many syncs there were, and how many microseconds they took together.
+    pub(crate) syncs: AtomicU64,
+    pub(crate) sync_us: AtomicU64,
     /// The last sequence in the index.
     pub(crate) index_sequence: AtomicU64,
     /// Bytes of all segments, and of those made ahead.

@@ -3,7 +3,7 @@
 use std::fs::File;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
-use std::sync::atomic::Ordering;
+use std::sync::atomic::{AtomicU64, Ordering};
 
 use bursar_quota::{Event, State, Timestamp};
 
@@ -234,6 +234,12 @@ impl Store {
         }
         let file = File::open(&path).map_err(|error| read::io_error(&path, error))?;
         read::find((&file, &path), id, sequence, (&loaded.symbols, &loaded.offsets))
+    }
+
+    /// How many syncs of the ledger there were, and how many microseconds they took together.
+    pub fn syncs(&self) -> (u64, u64) {
+        let of = |counted: &AtomicU64| counted.load(Ordering::Relaxed);
+        (of(&self.shared.syncs), of(&self.shared.sync_us))
     }
 
     /// How the store stands.

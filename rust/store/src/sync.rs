@@ -108,7 +108,12 @@ impl Syncer {
     fn run(&self, folder: &std::path::Path, interval: Duration) {
         while let Some((segments, sync_folder, written)) = self.next(interval) {
             crash::point("sync");
-            if let Err(error) = sync(&segments, sync_folder.then_some(folder)) {
+            let began = Instant::now();
+            let synced = sync(&segments, sync_folder.then_some(folder));
+            let took = u64::try_from(began.elapsed().as_micros()).unwrap_or(u64::MAX);
+            self.shared.syncs.fetch_add(1, Ordering::Relaxed);
+            self.shared.sync_us.fetch_add(took, Ordering::Relaxed);
+            if let Err(error) = synced {
                 self.shared.poison(&format!("a sync of the ledger failed: {error}"));
                 return;
             }

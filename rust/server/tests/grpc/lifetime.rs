@@ -198,13 +198,19 @@ fn what_cannot_be_served_is_refused_with_its_reason() {
 
 #[tokio::test]
 async fn what_is_counted_is_on_the_page_of_metrics() {
-    let sidecar = Sidecar::start(&one_limit(10));
+    let policy = v1::Policy { rollups: vec!["feature".into(), "model".into()], ..one_limit(10) };
+    let sidecar = Sidecar::start(&policy);
     let mut client = sidecar.client().await;
     client.reserve(reserve("r1", 10)).await.unwrap();
     client.reserve(reserve("r2", 10)).await.unwrap();
-    client.commit(commit("r1", 10)).await.unwrap();
+    client.commit(commit("r1", 14)).await.unwrap();
     client.commit(sidecar::commit("r3", 10)).await.unwrap_err();
     let page = sidecar.running.metrics().unwrap();
+    for family in bursar_server::FAMILIES {
+        let said = format!("# TYPE {} {}", family.name, family.kind);
+        assert_eq!(page.matches(&said).count(), 1, "{said}");
+    }
+    assert_eq!(page.matches("# TYPE ").count(), bursar_server::FAMILIES.len());
     for line in [
         "bursar_decisions_total{outcome=\"granted\",reason=\"\"} 1",
         "bursar_decisions_total{outcome=\"denied\",reason=\"LIMIT\"} 1",
@@ -212,7 +218,21 @@ async fn what_is_counted_is_on_the_page_of_metrics() {
         "bursar_faults_total{reason=\"RESERVATION_NOT_FOUND\"} 1",
         "bursar_connections 1",
         "bursar_poisoned 0",
-        "bursar_answer_seconds_count 4",
+        "bursar_limit_refusals_total{limit=\"everything\"} 1",
+        "bursar_limits_matched_bucket{le=\"0\"} 0",
+        "bursar_limits_matched_bucket{le=\"1\"} 1",
+        "bursar_limits_matched_sum 1",
+        "bursar_faults_total{reason=\"BUG\"} 0",
+        "bursar_tokens_total{kind=\"reserved\"} 10",
+        "bursar_tokens_total{kind=\"committed\"} 14",
+        "bursar_tokens_total{kind=\"overrun\"} 4",
+        "bursar_overruns_total 1",
+        "bursar_ready 1",
+        "bursar_not_ready{reason=\"poisoned\"} 0",
+        "bursar_unattributed_total{label=\"feature\"} 1",
+        "bursar_answer_seconds_count{method=\"Reserve\"} 2",
+        "bursar_answer_seconds_count{method=\"Commit\"} 2",
+        "bursar_answer_seconds_count{method=\"Record\"} 0",
     ] {
         assert!(page.lines().any(|written| written == line), "{line} is not in\n{page}");
     }

@@ -7,7 +7,8 @@
 //! when whoever listens there lets go of the connection. `hold` is for a point that can be asked again and again.
 
 /// Every point there is, with the call that fails in its place.
-pub const POINTS: [(&str, &str); 13] = [
+pub const POINTS: [(&str, &str); 14] = [
+    ("open-make", "fallocate of the segment that is begun at the opening"),
     ("turn", "none: a turn's write is not begun while it is held"),
     ("append", "none: between two changes in memory, where only a panic makes sense"),
     ("write", "pwrite of a turn's entries"),

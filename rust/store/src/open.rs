@@ -22,6 +22,9 @@ use crate::survey::{Place, Survey};
 use crate::writer::{self, Active};
 use crate::{codec, lock};
 
+/// In what steps file systems give room.
+const BLOCK_BYTES: u64 = 4 << 10;
+
 /// A store cannot be opened.
 #[derive(Debug, thiserror::Error)]
 pub enum OpenError {
@@ -284,8 +287,14 @@ fn write_again(
         places.push((unsure.sequence, wide(at)));
     }
     let end = wide(bytes.len());
-    let capacity = options.segment_bytes.max(end + HEADER_BYTES + wide(FRAME_BYTES));
-    let spare = spare::make_quickly(dir, capacity)?;
+    let needed = end + HEADER_BYTES + wide(FRAME_BYTES);
+    let spare = match spare::make_quickly(dir, options.segment_bytes.max(needed)) {
+        Err(error) if error.kind() == io::ErrorKind::StorageFull => {
+            let freed = give_back(survey)?;
+            spare::make_quickly(dir, options.segment_bytes.min(freed).max(needed))?
+        }
+        made => made?,
+    };
     fault::point("open-rewrite")?;
     spare.file.write_all_at(&bytes, 0)?;
     spare.file.sync_all()?;
@@ -299,6 +308,20 @@ fn write_again(
     }
     (active.interner, active.digest, active.end) = (interner, digest, end);
     Ok(active)
+}
+
+/// Frees what the last segment had ready for entries to come, where a full disk leaves no other room to write
+/// again what it has; gives how many bytes. Every entry that holds stays where it is.
+fn give_back(survey: &Survey) -> io::Result<u64> {
+    let end = survey.end.filter(|end| end.offset > 0);
+    let Some((end, listed)) = end.and_then(|end| Some((end, survey.segments.get(end.segment)?)))
+    else {
+        return Ok(0);
+    };
+    let file = File::options().write(true).open(&listed.path)?;
+    file.set_len(end.offset)?;
+    file.sync_all()?;
+    Ok(listed.bytes.saturating_sub(end.offset.next_multiple_of(BLOCK_BYTES)))
 }
 
 /// Removes what a new segment replaces: the end of the segment it begins in, and every one after that.

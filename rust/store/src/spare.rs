@@ -241,7 +241,11 @@ fn write_zeros(path: &Path, bytes: u64, stopping: &AtomicBool) -> io::Result<Fil
 pub(crate) fn make_quickly(dir: &Path, bytes: u64) -> io::Result<Spare> {
     let path = segment::folder(dir).join(format!("{PREFIX}0.tmp"));
     let file = create(&path)?;
-    match rustix::fs::fallocate(&file, FallocateFlags::empty(), 0, bytes) {
+    let allocated = match fault::point("open-make") {
+        Ok(()) => rustix::fs::fallocate(&file, FallocateFlags::empty(), 0, bytes),
+        Err(error) => Err(Errno::from_io_error(&error).unwrap_or(Errno::IO)),
+    };
+    match allocated {
         Ok(()) => {}
         Err(Errno::OPNOTSUPP | Errno::NOSYS) => file.set_len(bytes)?,
         Err(error) => {

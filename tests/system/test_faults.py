@@ -20,7 +20,7 @@ from grpc_health.v1 import health_pb2, health_pb2_grpc
 from tests.system.disks import Disk, mounted
 
 from bursar import _core
-from bursar.v1 import quota_pb2, usage_pb2
+from bursar.v1 import admin_pb2, quota_pb2, usage_pb2
 
 if TYPE_CHECKING:
     from tests.system.conftest import Serve, Served, Stock
@@ -199,6 +199,36 @@ def test_a_sidecar_killed_on_a_full_disk_comes_back_on_it_and_goes_on_settling(
             assert reserve(stock, name).replayed
         assert again.stop() == 0
         assert tokens_in_ledger(again.data) == 7 * 40
+
+
+def test_a_policy_that_has_no_place_on_a_full_disk_waits_and_is_taken_when_there_is(
+    serve: Serve, connect: Connect, directory: Path
+) -> None:
+    with mounted("tmpfs", directory, 16) as disk:
+        served = serve(POLICY, BURSAR_DATA=str(disk.path / "data"), **SMALL)
+        stock = connect(served.socket)
+        names, _ = fill_until_refused(stock, disk)
+        for name in names[:400]:
+            commit(stock, name)
+        # Of the segment at hand less is left than this would take and settlements are kept.
+        comment = f"# {'long' * 6_000}\n"
+        (directory / "policy.yaml").write_text(POLICY.replace("1000M", "2000M") + comment)
+
+        def mistakes() -> list[str]:
+            status = operator.admin.GetStatus(admin_pb2.GetStatusRequest())
+            return list(status.policy_file.mistakes)
+
+        operator = connect(served.ready["admin_listen"])
+        until(lambda: bool(mistakes()), "the file was looked at")
+        (mistake,) = mistakes()
+        assert "not taken yet" in mistake
+        assert "No space left on device" in mistake
+        # Neither did that poison the ledger.
+        commit(stock, names[400])
+        disk.free()
+        until(lambda: not mistakes(), "the file was taken")
+        assert served.ask("status")["policy_version"] in {2, "2"}
+        assert served.stop() == 0
 
 
 @pytest.mark.parametrize(

@@ -187,6 +187,7 @@ def test_a_sidecar_killed_on_a_full_disk_comes_back_on_it_and_goes_on_settling(
         again = serve(POLICY, **settings)
         assert again.ready, again.log.read_text()
         stock = connect(again.socket)
+        until(lambda: health(stock) != health_pb2.HealthCheckResponse.SERVING, "its health was bad")
         for name in names[:20]:
             assert commit(stock, name).replayed
         for name in names[20:40]:

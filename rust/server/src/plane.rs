@@ -304,13 +304,13 @@ async fn say_the_last(shared: &Shared, commands: &mut mpsc::UnboundedReceiver<Co
 /// says that it serves: whoever settles is not to be kept away.
 async fn report_room(shared: &Shared, health: &HealthReporter) {
     loop {
-        shared.room.notified().await;
         let serving = shared.engine(|engine| Ok(engine.synced() && !engine.draining));
         let status = match serving {
             Ok(true) => ServingStatus::Serving,
             _ => ServingStatus::NotServing,
         };
         health.set_service_status("", status).await;
+        shared.room.notified().await;
     }
 }
 

@@ -4,7 +4,7 @@ use std::time::Duration;
 
 use bursar_proto::v1;
 use bursar_quota::{Bounds, Milliseconds, Timestamp};
-use bursar_server::{CONNECTIONS_MAX, End, FOLLOW_INTERVAL, PolicyFile, Running, Server, Settings};
+use bursar_server::{End, FOLLOW_INTERVAL, PolicyFile, Running, Server, Settings, Transport};
 use prost::Message;
 use pyo3::prelude::*;
 use pyo3::types::PyBytes;
@@ -67,7 +67,7 @@ impl Sidecar {
                     settled_span: Milliseconds(settled_span_ms),
                 },
                 follow_interval: FOLLOW_INTERVAL,
-                connections_max: CONNECTIONS_MAX,
+                transport: Transport::default(),
                 hand_clock: hand_clock_unix_ms.map(Timestamp),
             };
             Ok(Self { running: Some(Server::start(settings)?), home: Home::here() })

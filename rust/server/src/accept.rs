@@ -1,22 +1,21 @@
-//! Connections: accepted up to a bound, with a deadline for their first words.
+//! Connections: accepted up to their bounds, with a deadline for their first request.
 
 use std::future::Future as _;
 use std::io;
 use std::pin::Pin;
 use std::sync::Arc;
-use std::task::{Context, Poll, ready};
+use std::task::{Context, Poll};
 use std::time::Duration;
 
 use tokio::io::{AsyncRead, AsyncWrite, ReadBuf};
 use tokio::net::{TcpListener, TcpStream, UnixListener, UnixStream};
-use tokio::sync::{OwnedSemaphorePermit, Semaphore, mpsc};
+use tokio::sync::mpsc;
 use tokio::time::Sleep;
 use tonic::transport::server::Connected;
 
-/// How long a new connection may take for its HTTP/2 preface.
-const GREETING_MAX: Duration = Duration::from_secs(5);
-/// The length of the preface and of the head of the settings that follow it.
-const GREETING_BYTES: usize = 24 + 9;
+use crate::frames::Frames;
+use crate::slots::{Caller, Slot, Slots};
+
 /// How long accepting rests after it failed, for want of descriptors as a rule.
 const REST: Duration = Duration::from_millis(50);
 /// How many accepted connections may wait for the server to take them.
@@ -29,31 +28,36 @@ pub(crate) enum Listener {
 }
 
 impl Listener {
-    async fn accept(&self) -> io::Result<Stream> {
+    async fn accept(&self) -> io::Result<(Stream, Caller)> {
         match self {
-            Self::Unix(listener) => Ok(Stream::Unix(listener.accept().await?.0)),
+            Self::Unix(listener) => {
+                let stream = listener.accept().await?.0;
+                let caller = Caller::User(stream.peer_cred()?.uid());
+                Ok((Stream::Unix(stream), caller))
+            }
             Self::Tcp(listener) => {
                 let (stream, _) = listener.accept().await?;
                 stream.set_nodelay(true)?;
-                Ok(Stream::Tcp(stream))
+                Ok((Stream::Tcp(stream), Caller::Tcp))
             }
         }
     }
 
-    /// Accepts as long as the server takes connections, and hands on no more than there are slots.
+    /// Accepts as long as the server takes connections; one there is no place for is closed at once.
     pub(crate) async fn accept_all(
         self,
-        slots: Arc<Semaphore>,
+        slots: Arc<Slots>,
+        first_request: Duration,
         accepted: mpsc::Sender<io::Result<Connection>>,
     ) {
         loop {
-            let Ok(stream) = self.accept().await else {
+            let Ok((stream, caller)) = self.accept().await else {
                 tokio::time::sleep(REST).await;
                 continue;
             };
-            // Past the bound the latest one waits here, and all others before they are accepted.
-            let Ok(slot) = slots.clone().acquire_owned().await else { return };
-            if accepted.send(Ok(Connection::new(stream, slot))).await.is_err() {
+            let Ok(slot) = slots.take(caller) else { continue };
+            let connection = Connection::new(stream, slot, first_request);
+            if accepted.send(Ok(connection)).await.is_err() {
                 return;
             }
         }
@@ -65,24 +69,19 @@ enum Stream {
     Tcp(TcpStream),
 }
 
-/// One caller's connection, holding its slot.
+/// One caller's connection, holding its place.
 pub(crate) struct Connection {
     stream: Stream,
-    greeting: Option<Greeting>,
-    _slot: OwnedSemaphorePermit,
-}
-
-/// What has not been said yet, and until when it must be.
-struct Greeting {
-    bytes_left: usize,
-    until: Pin<Box<Sleep>>,
+    frames: Frames,
+    /// Until when a first request must have come; none once it has.
+    deadline: Option<Pin<Box<Sleep>>>,
+    _slot: Slot,
 }
 
 impl Connection {
-    fn new(stream: Stream, slot: OwnedSemaphorePermit) -> Self {
-        let until = Box::pin(tokio::time::sleep(GREETING_MAX));
-        let greeting = Some(Greeting { bytes_left: GREETING_BYTES, until });
-        Self { stream, greeting, _slot: slot }
+    fn new(stream: Stream, slot: Slot, first_request: Duration) -> Self {
+        let deadline = Some(Box::pin(tokio::time::sleep(first_request)));
+        Self { stream, frames: Frames::new(), deadline, _slot: slot }
     }
 
     fn stream(self: Pin<&mut Self>) -> Pin<&mut Stream> {
@@ -105,15 +104,17 @@ impl AsyncRead for Connection {
         let this = self.get_mut();
         let before = buffer.filled().len();
         let read = Pin::new(&mut this.stream).poll_read(context, buffer);
-        let Some(greeting) = &mut this.greeting else { return read };
-        if read.is_pending() {
-            ready!(greeting.until.as_mut().poll(context));
-            return Poll::Ready(Err(io::ErrorKind::TimedOut.into()));
+        let came = buffer.filled().get(before..).unwrap_or_default();
+        if this.frames.take(came) {
+            return Poll::Ready(Err(io::ErrorKind::ConnectionAborted.into()));
         }
-        let got = buffer.filled().len() - before;
-        greeting.bytes_left = greeting.bytes_left.saturating_sub(got);
-        if greeting.bytes_left == 0 {
-            this.greeting = None;
+        if this.frames.asked() {
+            this.deadline = None;
+        } else if let Some(deadline) = &mut this.deadline
+            && deadline.as_mut().poll(context).is_ready()
+        {
+            // Also while bytes drip in: it is the request that is waited for.
+            return Poll::Ready(Err(io::ErrorKind::TimedOut.into()));
         }
         read
     }

@@ -5,7 +5,6 @@ use std::future::Future;
 use std::io;
 use std::pin::Pin;
 use std::task::{Context, Poll};
-use std::time::Duration;
 
 use bursar_proto::v1::quota_service_server::{QuotaServiceServer, SERVICE_NAME};
 use prost::Message as _;
@@ -18,6 +17,7 @@ use tonic_health::server::HealthReporter;
 
 use crate::accept::Connection;
 use crate::service::Service;
+use crate::settings::Transport;
 
 /// The most calls in flight on one connection.
 const STREAMS_MAX: u32 = 1_024;
@@ -32,12 +32,6 @@ const HEADERS_BYTES_MAX: u32 = 16 << 10;
 const CONNECTION_WINDOW_BYTES: u32 = 4 << 20;
 /// What one call may send before it is read.
 const STREAM_WINDOW_BYTES: u32 = 1 << 20;
-/// A silent connection is asked whether it lives, and closed if it does not say so.
-const KEEPALIVE: Duration = Duration::from_secs(20);
-const KEEPALIVE_ANSWER: Duration = Duration::from_secs(5);
-/// When a connection is asked to be made anew; calls in flight end as they would have.
-const AGE_MAX: Duration = Duration::from_secs(60 * 60);
-
 /// The most bytes of a message.
 const MESSAGE_BYTES_MAX: usize = 64 << 10;
 /// The most bytes of a message that may carry text to be counted.
@@ -53,6 +47,7 @@ const PRIVATE_PACKAGE: &str = "bursar.ledger.v1";
 pub(crate) async fn serve(
     service: Service,
     health: HealthReporter,
+    transport: Transport,
     accepted: mpsc::Receiver<io::Result<Connection>>,
     stop: oneshot::Receiver<()>,
 ) -> Result<(), String> {
@@ -65,9 +60,11 @@ pub(crate) async fn serve(
         .http2_max_header_list_size(HEADERS_BYTES_MAX)
         .initial_connection_window_size(CONNECTION_WINDOW_BYTES)
         .initial_stream_window_size(STREAM_WINDOW_BYTES)
-        .http2_keepalive_interval(Some(KEEPALIVE))
-        .http2_keepalive_timeout(Some(KEEPALIVE_ANSWER))
-        .max_connection_age(AGE_MAX)
+        .http2_keepalive_interval(Some(transport.keepalive))
+        .http2_keepalive_timeout(Some(transport.keepalive_answer))
+        .max_connection_age(transport.age_max)
+        .max_connection_age_grace(transport.age_grace)
+        .timeout(transport.call_max)
         .add_service(BySize::new(service))
         .add_service(tonic_health::pb::health_server::HealthServer::new(
             tonic_health::server::HealthService::from_health_reporter(health),

@@ -10,7 +10,7 @@ use bursar_proto::v1::quota_service_server::SERVICE_NAME;
 use bursar_quota::Compiled;
 use bursar_store::{IndexHandle, Opened, Options, Store};
 use tokio::runtime::Runtime;
-use tokio::sync::{Semaphore, mpsc, oneshot};
+use tokio::sync::{mpsc, oneshot};
 use tokio::task::JoinHandle;
 use tonic_health::ServingStatus;
 use tonic_health::server::HealthReporter;
@@ -24,6 +24,7 @@ use crate::running::{End, Fate, StartError};
 use crate::service::Service;
 use crate::settings::{PolicyFile, Settings};
 use crate::shared::Shared;
+use crate::slots::Slots;
 use crate::watch::Denials;
 use crate::wire::ask::Durability;
 use crate::{http, sweep};
@@ -124,11 +125,12 @@ fn start(settings: Settings, policy: Compiled) -> Result<(Plane, Started), Start
         Some(at) => Clock::hand(at, state.instant()),
         None => Clock::wall(state.instant()),
     };
-    let slots = Arc::new(Semaphore::new(settings.connections_max));
+    let transport = settings.transport;
+    let slots = Slots::new(transport.connections_max, transport.connections_per_caller_max);
     let bounds = (settings.bounds, settings.ledger_bytes_max, settings.segment_bytes);
     let policy = Arc::new(policy);
     let engine = Engine::new(state, store, policy.clone(), bounds, clock);
-    let shared = Shared::new(engine, slots.clone(), settings.connections_max);
+    let shared = Shared::new(engine, slots.clone());
     let runtime = tokio::runtime::Builder::new_current_thread()
         .enable_all()
         .max_blocking_threads(COUNTING_THREADS)
@@ -150,7 +152,14 @@ fn start(settings: Settings, policy: Compiled) -> Result<(Plane, Started), Start
     let (accepted_sender, accepted) = mpsc::channel(ACCEPTED_MAX);
     let accepting = listeners
         .into_iter()
-        .map(|listener| runtime.spawn(listener.accept_all(slots.clone(), accepted_sender.clone())))
+        .map(|listener| {
+            let accepting = listener.accept_all(
+                slots.clone(),
+                transport.first_request,
+                accepted_sender.clone(),
+            );
+            runtime.spawn(accepting)
+        })
         .collect();
     let health = HealthReporter::new();
     runtime.block_on(report(&health, ServingStatus::Serving));
@@ -158,7 +167,7 @@ fn start(settings: Settings, policy: Compiled) -> Result<(Plane, Started), Start
     runtime.spawn(async move { report_room(&room, &room_health).await });
     let (stop_serving, stop) = oneshot::channel();
     let service = Service::new(shared.clone());
-    let serving = runtime.spawn(http::serve(service, health.clone(), accepted, stop));
+    let serving = runtime.spawn(http::serve(service, health.clone(), transport, accepted, stop));
     let denials = shared.denials.clone();
     let plane = Plane { runtime, shared, health, accepting, serving, stop_serving, socket };
     Ok((plane, Started { listen, index, denials }))

@@ -297,10 +297,7 @@ impl Running {
     /// # Errors
     /// When it has stopped.
     pub fn metrics(&self) -> Result<String, AskError> {
-        self.ask(|shared| {
-            let open = (shared.connections(), shared.denials.watchers());
-            shared.engine(|engine| Ok(metrics::render(engine, &shared.latencies, open)))
-        })
+        self.ask(|shared| shared.engine(|engine| Ok(metrics::render(engine, shared))))
     }
 
     /// Moves the hand clock, not back; what is due has expired, and what is past remembering is forgotten,

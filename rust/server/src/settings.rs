@@ -27,8 +27,8 @@ pub struct Settings {
     pub follow_interval: Duration,
     /// The bounds of what is kept in memory.
     pub bounds: Bounds,
-    /// The most connections open at once, over all listeners.
-    pub connections_max: usize,
+    /// What callers may take of connections, and how long.
+    pub transport: Transport,
     /// The time on a clock that moves by hand; none means the machine's clocks.
     pub hand_clock: Option<Timestamp>,
 }
@@ -36,8 +36,41 @@ pub struct Settings {
 /// How often the index follows the ledger, where nothing else is said: seldom, as it shares a core with decisions.
 pub const FOLLOW_INTERVAL: Duration = Duration::from_secs(2);
 
-/// The most connections open at once, where nothing else is said.
-pub const CONNECTIONS_MAX: usize = 1_024;
+/// What callers may take of connections, and how long.
+#[derive(Debug, Clone, Copy)]
+pub struct Transport {
+    /// The most connections open at once, over all listeners.
+    pub connections_max: usize,
+    /// The most connections of one user over the Unix socket, and of all who come over TCP.
+    pub connections_per_caller_max: usize,
+    /// How long a new connection may take until its first request is whole.
+    pub first_request: Duration,
+    /// After how long a silent connection is asked whether it lives.
+    pub keepalive: Duration,
+    /// How long it may take to say so before it is closed.
+    pub keepalive_answer: Duration,
+    /// When a connection is asked to be made anew.
+    pub age_max: Duration,
+    /// How long its calls in flight may then take.
+    pub age_grace: Duration,
+    /// How long a call may take, from its headers to its answer: one that is sent a byte at a time ends.
+    pub call_max: Duration,
+}
+
+impl Default for Transport {
+    fn default() -> Self {
+        Self {
+            connections_max: 1_024,
+            connections_per_caller_max: 512,
+            first_request: Duration::from_secs(5),
+            keepalive: Duration::from_secs(20),
+            keepalive_answer: Duration::from_secs(5),
+            age_max: Duration::from_secs(60 * 60),
+            age_grace: Duration::from_secs(60),
+            call_max: Duration::from_secs(60),
+        }
+    }
+}
 
 /// A policy as it was read.
 #[derive(Debug, Clone, Default)]

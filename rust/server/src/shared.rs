@@ -5,11 +5,12 @@ use std::sync::atomic::{AtomicUsize, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::task::Poll;
 
-use tokio::sync::{Notify, Semaphore};
+use tokio::sync::Notify;
 
 use crate::engine::Engine;
 use crate::fault::{Fault, Unavailable};
 use crate::metrics::Latencies;
+use crate::slots::Slots;
 use crate::watch::Denials;
 use crate::wire::ask::Durability;
 
@@ -33,12 +34,11 @@ pub(crate) struct Shared {
     /// The last such call has ended.
     idle: Notify,
     /// What connections take while they are open.
-    slots: Arc<Semaphore>,
-    connections_max: usize,
+    pub(crate) slots: Arc<Slots>,
 }
 
 impl Shared {
-    pub(crate) fn new(engine: Engine, slots: Arc<Semaphore>, connections_max: usize) -> Arc<Self> {
+    pub(crate) fn new(engine: Engine, slots: Arc<Slots>) -> Arc<Self> {
         let synced = Arc::new(Notify::new());
         let notice = synced.clone();
         engine.store.on_durable(Box::new(move || notice.notify_one()));
@@ -53,7 +53,6 @@ impl Shared {
             calls: AtomicUsize::new(0),
             idle: Notify::new(),
             slots,
-            connections_max,
         })
     }
 
@@ -68,11 +67,6 @@ impl Shared {
         while self.calls.load(Ordering::Relaxed) > 0 {
             self.idle.notified().await;
         }
-    }
-
-    /// How many connections are open.
-    pub(crate) fn connections(&self) -> usize {
-        self.connections_max.saturating_sub(self.slots.available_permits())
     }
 
     /// Lets the engine do one thing; the first one that appends in a turn schedules the turn's write, behind

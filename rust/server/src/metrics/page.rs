@@ -9,6 +9,7 @@ use bursar_quota::Reason;
 use super::{BUCKETS_COUNTERS, BUCKETS_US, Counts, Latencies, METHODS};
 use crate::engine::Engine;
 use crate::fault;
+use crate::shared::Shared;
 use crate::wire::answer;
 
 /// Every reason of a denial: the values of one label.
@@ -67,6 +68,8 @@ families! {
     SETTLED_IDS: "gauge" "bursar_settled_ids" [""] "Ids remembered now."
     SETTLED_IDS_MAX: "gauge" "bursar_settled_ids_max" [""] "The most ids that are remembered."
     CONNECTIONS: "gauge" "bursar_connections" [""] "Connections open on the data plane."
+    CONNECTIONS_REFUSED: "counter" "bursar_connections_refused_total" ["cause"]
+        "Connections closed at once: as many are open in all, or of that user, as may be."
     WATCHERS: "gauge" "bursar_watchers" [""] "Who watches events now."
     POLICY_VERSION: "gauge" "bursar_policy_version" [""] "The policy in force."
     LEDGER_SEQUENCE: "gauge" "bursar_ledger_sequence" [""] "The last sequence written."
@@ -119,18 +122,14 @@ impl Page {
 }
 
 /// Everything that is counted, as Prometheus' text.
-pub(crate) fn render(
-    engine: &Engine,
-    latencies: &Latencies,
-    (connections, watchers): (usize, usize),
-) -> String {
+pub(crate) fn render(engine: &Engine, shared: &Shared) -> String {
     let mut page = Page(String::with_capacity(16 * 1024));
     decisions(&mut page, engine);
     settlements(&mut page, &engine.counts);
-    state(&mut page, engine, (connections, watchers));
+    state(&mut page, engine, shared);
     ledger(&mut page, engine);
     readiness(&mut page, engine);
-    answers(&mut page, latencies);
+    answers(&mut page, &shared.latencies);
     page.0
 }
 
@@ -191,15 +190,17 @@ fn settlements(page: &mut Page, counts: &Counts) {
     page.single(OVERRUNS, counts.overruns);
 }
 
-fn state(page: &mut Page, engine: &Engine, (connections, watchers): (usize, usize)) {
+fn state(page: &mut Page, engine: &Engine, shared: &Shared) {
     page.single(RESERVATIONS_OPEN, engine.state.reservations_len());
     page.single(RESERVATIONS_OPEN_MAX, engine.bounds.reservations_open_max);
     page.single(COUNTERS, engine.state.counters_len());
     page.single(COUNTERS_MAX, engine.bounds.counters_max);
     page.single(SETTLED_IDS, engine.state.remembered_len());
     page.single(SETTLED_IDS_MAX, engine.bounds.settled_ids_max);
-    page.single(CONNECTIONS, connections);
-    page.single(WATCHERS, watchers);
+    page.single(CONNECTIONS, shared.slots.taken());
+    let (in_all, of_caller) = shared.slots.refused();
+    page.by(CONNECTIONS_REFUSED, [("in_all", in_all), ("of_caller", of_caller)]);
+    page.single(WATCHERS, shared.denials.watchers());
     page.single(POLICY_VERSION, engine.in_force().0);
 }
 

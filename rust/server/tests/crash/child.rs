@@ -6,7 +6,7 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use bursar_quota::Timestamp;
-use bursar_server::{CONNECTIONS_MAX, End, PolicyFile, Server, Settings};
+use bursar_server::{End, PolicyFile, Server, Settings, Transport};
 
 use crate::settings;
 
@@ -36,7 +36,7 @@ pub(crate) fn wanted() -> Option<Settings> {
         ledger_bytes_max: 16 << 30,
         follow_interval: settings::FOLLOW_INTERVAL,
         bounds: settings::bounds(),
-        connections_max: CONNECTIONS_MAX,
+        transport: Transport::default(),
         hand_clock: Some(Timestamp(now)),
         reset_changed: false,
     })

@@ -2,7 +2,7 @@
 
 use bursar_proto::v1;
 use tokio::io::{AsyncReadExt as _, AsyncWriteExt as _};
-use tokio::net::TcpStream;
+use tokio::net::{TcpStream, UnixStream};
 use tonic::Code;
 use tonic::metadata::MetadataValue;
 
@@ -60,21 +60,38 @@ async fn a_connection_that_says_nothing_is_closed() {
     sidecar.client().await.reserve(reserve("r1", 1)).await.unwrap();
 }
 
+/// The value of a metric.
+fn metric(sidecar: &Sidecar, name: &str) -> u64 {
+    let page = sidecar.running.metrics().unwrap();
+    let line = page.lines().find_map(|line| line.strip_prefix(name)?.strip_prefix(' '));
+    line.unwrap().parse().unwrap()
+}
+
 #[tokio::test]
-async fn connections_past_the_bound_wait_until_one_closes() {
+async fn a_connection_past_a_bound_is_closed_at_once_and_no_caller_takes_every_place() {
     let folder = tempfile::tempdir().unwrap();
     let mut few = crate::sidecar::settings(folder.path(), &one_limit(100));
-    few.connections_max = 2;
+    few.transport.connections_max = 3;
+    few.transport.connections_per_caller_max = 2;
     let running = bursar_server::Server::start(few).unwrap();
     let sidecar = Sidecar { running, folder };
     let mut first = sidecar.client().await;
     first.reserve(reserve("r1", 1)).await.unwrap();
     let mut second = sidecar.client().await;
     second.reserve(reserve("r2", 1)).await.unwrap();
-    let mut third = sidecar.client().await;
-    let waiting = tokio::spawn(async move { third.reserve(reserve("r3", 1)).await });
-    second.reserve(reserve("r4", 1)).await.unwrap();
-    assert!(!waiting.is_finished());
+    let mut third = UnixStream::connect(sidecar.socket()).await.unwrap();
+    assert_eq!(third.read(&mut [0]).await.unwrap(), 0, "two of this user are all there may be");
+    let mut other = sidecar.tcp_client().await;
+    other.reserve(reserve("r3", 1)).await.unwrap();
+    let address = sidecar.running.listen_address().unwrap();
+    let mut fourth = TcpStream::connect(address).await.unwrap();
+    let end = fourth.read(&mut [0]).await;
+    assert!(matches!(end, Ok(0) | Err(_)), "three are all there may be");
+    assert_eq!(metric(&sidecar, "bursar_connections_refused_total{cause=\"of_caller\"}"), 1);
+    assert_eq!(metric(&sidecar, "bursar_connections_refused_total{cause=\"in_all\"}"), 1);
     drop(second);
-    waiting.await.unwrap().unwrap();
+    while metric(&sidecar, "bursar_connections") > 2 {
+        tokio::task::yield_now().await;
+    }
+    sidecar.client().await.reserve(reserve("r4", 1)).await.unwrap();
 }

@@ -14,7 +14,7 @@ use bursar_proto::v1;
 use bursar_proto::v1::quota_service_client::QuotaServiceClient;
 use bursar_quota::{Bounds, Timestamp};
 use bursar_server::{
-    CONNECTIONS_MAX, End, FOLLOW_INTERVAL, PolicyFile, Running, Server, Settings, StartError,
+    End, FOLLOW_INTERVAL, PolicyFile, Running, Server, Settings, StartError, Transport,
 };
 use hyper_util::rt::TokioIo;
 use prost::Message as _;
@@ -89,7 +89,7 @@ pub fn settings(folder: &Path, policy: &v1::Policy) -> Settings {
         ledger_bytes_max: 64 << 20,
         bounds: Bounds::default(),
         follow_interval: FOLLOW_INTERVAL,
-        connections_max: CONNECTIONS_MAX,
+        transport: Transport::default(),
         hand_clock: Some(START),
         reset_changed: false,
     }

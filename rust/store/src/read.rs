@@ -13,7 +13,7 @@ use crate::codec::{self, CodecError};
 use crate::frame::{self, Found, Frame};
 use crate::intern::Symbols;
 use crate::number::{narrow, wide};
-use crate::segment::HEADER_BYTES;
+use crate::segment::{self, HEADER_BYTES};
 
 /// How far apart the entries are whose places are kept.
 const OFFSETS_EVERY_BYTES: u64 = 64 << 10;
@@ -47,6 +47,14 @@ pub enum ReadError {
         offset: u64,
         /// Which entry was expected.
         sequence: u64,
+    },
+    /// The segment was written by another version.
+    #[error("{path} has format {got}, this version reads {}", segment::VERSION)]
+    Format {
+        /// The segment.
+        path: PathBuf,
+        /// Its format.
+        got: u32,
     },
     /// The entry is whole and means nothing.
     #[error("entry {sequence} in {path}: {error}")]

@@ -124,6 +124,9 @@ impl Tail {
 
 impl Current {
     fn open(listed: &Listed, limit: Option<u64>) -> Result<Option<Self>, ReadError> {
+        if let Some(got) = listed.other_format {
+            return Err(ReadError::Format { path: listed.path.clone(), got });
+        }
         let Some(header) = listed.header else { return Ok(None) };
         let file = File::open(&listed.path).map_err(|error| read::io_error(&listed.path, error))?;
         Ok(Some(Self {

@@ -5,7 +5,7 @@ use std::os::unix::fs::FileExt as _;
 use std::path::{Path, PathBuf};
 
 use bursar_quota::{Compiled, Timestamp};
-use bursar_store::{OpenError, Options, Store};
+use bursar_store::{OpenError, Options, Store, scan};
 
 use crate::engine::{Engine, options, policy};
 
@@ -320,6 +320,9 @@ fn a_ledger_of_a_newer_format_is_refused_and_left_as_it_is() {
     for _ in 0..2 {
         let text = Store::open(copy.path(), options()).err().unwrap().to_string();
         assert!(text.contains("format 2") && text.contains(path.to_str().unwrap()), "{text}");
+        // Nor is it read as one that holds nothing.
+        let text = scan(copy.path(), 1, |_, _, _| {}).err().unwrap().to_string();
+        assert!(text.contains("format 2"), "{text}");
         assert_eq!(std::fs::read(&path).unwrap(), before);
     }
     with_version(&path, 1);

@@ -24,7 +24,7 @@ use bursar_proto::v1;
 use tonic::Code;
 
 use crate::callers::Told;
-use crate::served::{Child, Gate, Health, commit, count, reserve};
+use crate::served::{Child, Client, Gate, Health, commit, count, record, reserve};
 
 /// Each failure that ends a data plane: where, how, at which hit, and what it says of it. The first hits are the
 /// start's own.
@@ -95,8 +95,12 @@ async fn a_full_disk_refuses_reservations_and_takes_settlements() {
         }
         let status = client.reserve(reserve("more", v1::Durability::Process)).await.unwrap_err();
         assert_eq!(served::reason(&status), "LEDGER_FULL");
+        if point.starts_with("segment") {
+            records_are_refused_once_nothing_is_left(&mut client).await;
+        }
         std::fs::remove_file(&flag).unwrap();
         health.until(true).await;
+        client.record(record("late")).await.unwrap();
         client.reserve(reserve("more", v1::Durability::Power)).await.unwrap();
         client.commit(commit("more")).await.unwrap();
         told.committed("more");
@@ -104,6 +108,17 @@ async fn a_full_disk_refuses_reservations_and_takes_settlements() {
         told.check_ledger(folder.path());
         println!("{fault}: refused, settled, and reserved again without a restart");
     }
+}
+
+/// Uses up the room kept for settlements: what comes then is refused, and the data plane stays up.
+async fn records_are_refused_once_nothing_is_left(client: &mut Client) {
+    for number in 0..10_000 {
+        if let Err(status) = client.record(record(&format!("record-{number}"))).await {
+            assert_eq!((status.code(), served::reason(&status).as_str()), served::DISK_FULL);
+            return;
+        }
+    }
+    panic!("there was always room");
 }
 
 async fn an_answer_waits_for_its_write() {

@@ -24,6 +24,9 @@ pub(crate) type Client = QuotaServiceClient<Channel>;
 /// What is said to whoever reserves where there is room for settlements only.
 pub(crate) const LEDGER_FULL: (Code, &str) = (Code::Unavailable, "LEDGER_FULL");
 
+/// What is said to everyone where not even the room kept for settlements is left.
+pub(crate) const DISK_FULL: (Code, &str) = (Code::Unavailable, "DISK_FULL");
+
 /// What is said to whoever waits where nothing more is answered.
 pub(crate) const POISONED: (Code, &str) = (Code::Unavailable, "POISONED");
 
@@ -154,6 +157,18 @@ pub(crate) fn commit(name: &str) -> v1::CommitRequest {
         lines: vec![v1::Line { meter: v1::Meter::Input.into(), tokens: 7, ..v1::Line::default() }],
         outcome: v1::Outcome::Completed.into(),
         ..v1::CommitRequest::default()
+    }
+}
+
+/// A Record of seven tokens, at `process`.
+pub(crate) fn record(name: &str) -> v1::RecordRequest {
+    v1::RecordRequest {
+        record_id: name.into(),
+        model: "openai/gpt-4.1-mini".into(),
+        lines: commit(name).lines,
+        occurred_at_unix_ms: settings::BEGIN_UNIX_MS,
+        durability: v1::Durability::Process.into(),
+        ..v1::RecordRequest::default()
     }
 }
 

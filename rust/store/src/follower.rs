@@ -186,3 +186,29 @@ impl Follower {
         }
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn where_there_was_no_room_waiting_for_the_index_brings_no_attempt_forward() {
+        let follower = Follower {
+            work: Mutex::new(Work { wanted: 7, ..Work::default() }),
+            wake: Condvar::new(),
+            moved: Condvar::new(),
+            shared: Arc::default(),
+            thread: Mutex::default(),
+        };
+        follower.shared.durable.store(7, Ordering::Release);
+        let hour = Duration::from_secs(3600);
+        assert!(follower.rest(hour, false), "somebody waits for it");
+        std::thread::scope(|scope| {
+            let resting = scope.spawn(|| follower.rest(hour, true));
+            // Time for it to come back at once, if that is what it does; a slow machine only makes this see less.
+            std::thread::sleep(LOOK * 10);
+            follower.close(true);
+            assert!(!resting.join().unwrap(), "it tried again at once");
+        });
+    }
+}

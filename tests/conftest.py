@@ -47,6 +47,8 @@ class HandSidecar:
             reservations_open_max=10_000,
             settled_ids_max=10_000,
             settled_span_ms=86_400_000,
+            connections_max=1_024,
+            connections_per_caller_max=512,
             hand_clock_unix_ms=self.now_unix_ms,
         )
 

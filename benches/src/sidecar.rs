@@ -2,7 +2,7 @@
 
 use std::path::Path;
 
-use bursar_server::{CONNECTIONS_MAX, FOLLOW_INTERVAL, PolicyFile, Server, Settings};
+use bursar_server::{FOLLOW_INTERVAL, PolicyFile, Server, Settings, Transport};
 use prost::Message as _;
 
 use crate::{Failure, LONG, policy::policy};
@@ -19,7 +19,7 @@ pub(crate) fn serve(socket: &Path, data: &Path) -> Result<(), Failure> {
         ledger_bytes_max: 16 << 30,
         bounds: bursar_quota::Bounds::default(),
         follow_interval: FOLLOW_INTERVAL,
-        connections_max: CONNECTIONS_MAX,
+        transport: Transport::default(),
         hand_clock: None,
         reset_changed: false,
     })?;

@@ -117,6 +117,8 @@ class Sidecar:
         reservations_open_max: int,
         settled_ids_max: int,
         settled_span_ms: int,
+        connections_max: int,
+        connections_per_caller_max: int,
         reset_changed: bool = False,
         hand_clock_unix_ms: int | None = None,
     ) -> Sidecar:

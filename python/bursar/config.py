@@ -164,6 +164,14 @@ class Settings:
         86_400_000, environment="BURSAR_SETTLED_SPAN", read=span_ms, shown="24h",
         meaning="How long a settled id is remembered.",
     )  # fmt: skip
+    connections_max: int = _setting(
+        1_024, environment="BURSAR_CONNECTIONS_MAX", read=_count, shown="1_024",
+        meaning="The most connections open at once; one more is closed at once.",
+    )  # fmt: skip
+    connections_per_caller_max: int = _setting(
+        512, environment="BURSAR_CONNECTIONS_PER_CALLER_MAX", read=_count, shown="512",
+        meaning="The most connections of one user of the socket, and of all who come over TCP.",
+    )  # fmt: skip
     reset_changed: bool = _setting(
         default=False, environment="BURSAR_RESET_CHANGED", read=_yes_or_no, shown="no",
         meaning="Let limits that a changed policy counts anew begin empty, instead of refusing it.",

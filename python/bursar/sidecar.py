@@ -205,6 +205,8 @@ class Sidecar:
             reservations_open_max=settings.reservations_open_max,
             settled_ids_max=settings.settled_ids_max,
             settled_span_ms=settings.settled_span_ms,
+            connections_max=settings.connections_max,
+            connections_per_caller_max=settings.connections_per_caller_max,
             reset_changed=settings.reset_changed,
             hand_clock_unix_ms=self._hand_clock_unix_ms,
         )

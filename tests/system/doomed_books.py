@@ -112,6 +112,8 @@ def main() -> None:
         reservations_open_max=10_000,
         settled_ids_max=10_000,
         settled_span_ms=86_400_000,
+        connections_max=1_024,
+        connections_per_caller_max=512,
     )
     books = DoomedBooks(directory, place, transaction)
     drain = Drain(source=core, books=books, registry=CollectorRegistry())

@@ -28,7 +28,7 @@ impl Sidecar {
     #[new]
     #[pyo3(signature = (*, data_directory, socket, listen, policy, policy_digest, policy_source,
         segment_bytes, ledger_bytes_max, counters_max, reservations_open_max, settled_ids_max,
-        settled_span_ms, reset_changed=false, hand_clock_unix_ms=None))]
+        settled_span_ms, connections_max, connections_per_caller_max, reset_changed=false, hand_clock_unix_ms=None))]
     #[allow(clippy::too_many_arguments, reason = "what is flat crosses as keyword arguments")]
     fn new(
         py: Python<'_>,
@@ -44,6 +44,8 @@ impl Sidecar {
         reservations_open_max: usize,
         settled_ids_max: usize,
         settled_span_ms: u64,
+        connections_max: usize,
+        connections_per_caller_max: usize,
         reset_changed: bool,
         hand_clock_unix_ms: Option<i64>,
     ) -> PyResult<Self> {
@@ -67,7 +69,11 @@ impl Sidecar {
                     settled_span: Milliseconds(settled_span_ms),
                 },
                 follow_interval: FOLLOW_INTERVAL,
-                transport: Transport::default(),
+                transport: Transport {
+                    connections_max,
+                    connections_per_caller_max,
+                    ..Transport::default()
+                },
                 hand_clock: hand_clock_unix_ms.map(Timestamp),
             };
             Ok(Self { running: Some(Server::start(settings)?), home: Home::here() })

@@ -34,9 +34,7 @@ def command(*, markdown: bool, as_json: bool) -> None:
     if as_json:
         show.print_json({"metrics": [dict(zip(columns, row, strict=True)) for row in rows]})
     elif markdown:
-        click.echo("| name | type | labels | meaning |\n| --- | --- | --- | --- |")
-        for name, kind, labels, meaning in rows:
-            click.echo(f"| `{name}` | {kind} | {labels} | {meaning} |")
+        show.markdown(columns, [(f"`{name}`", *rest) for name, *rest in rows])
     else:
         table = show.table("", columns)
         for row in rows:

@@ -27,10 +27,11 @@ def command(*, markdown: bool, as_json: bool) -> None:
     if as_json:
         show.print_json({"settings": [_plain(each) for each in settings]})
     elif markdown:
-        click.echo("| option | environment | default | meaning |\n| --- | --- | --- | --- |")
-        for each in settings:
-            cells = (f"`{each.option}`", f"`{each.environment}`", each.shown, each.meaning)
-            click.echo(f"| {' | '.join(cell.replace('|', chr(92) + '|') for cell in cells)} |")
+        rows = [
+            (f"`{each.option}`", f"`{each.environment}`", each.shown, each.meaning)
+            for each in settings
+        ]
+        show.markdown(("option", "environment", "default", "meaning"), rows)
     else:
         table = show.table("", ("option", "environment", "default", "meaning"))
         for each in settings:

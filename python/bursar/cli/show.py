@@ -60,6 +60,13 @@ def table(title: str, columns: Sequence[str], *, numbers: Sequence[str] = ()) ->
     return made
 
 
+def markdown(columns: Sequence[str], rows: Sequence[Sequence[str]]) -> None:
+    """Prints a Markdown table, for documents."""
+    click.echo(f"| {' | '.join(columns)} |\n|{' --- |' * len(columns)}")
+    for row in rows:
+        click.echo(f"| {' | '.join(cell.replace('|', chr(92) + '|') for cell in row)} |")
+
+
 def as_plain(message: Message) -> dict[str, Any]:
     """A message as plain values: enums as their words, what is absent as None."""
     return {field.name: _field(message, field) for field in message.DESCRIPTOR.fields}

@@ -87,6 +87,6 @@ pub(crate) fn bytes_of(hexadecimal: &str) -> Option<Vec<u8>> {
     hexadecimal.as_bytes().chunks(2).map(pair).collect()
 }
 
-pub(crate) fn wide(count: usize) -> u64 {
+fn wide(count: usize) -> u64 {
     u64::try_from(count).unwrap_or(u64::MAX)
 }

@@ -9,6 +9,7 @@ import click
 
 from bursar.cli import show
 from bursar.cli.labels import label_map
+from bursar.cli.texts import text_of
 from bursar.config import span_ms
 from bursar.errors import SettingsError
 
@@ -81,7 +82,9 @@ def arguments(asked: Asked) -> dict[str, Any]:
     if asked["file"] is not None:
         if text is not None:
             show.fail(show.EXIT_WRONG, "give --text or --file, not both")
-        text = _read(asked["file"])
+        file = asked["file"]
+        content = file.read(TEXT_BYTES_MAX + 1)
+        text = text_of(content, name=file.name, bytes_max=TEXT_BYTES_MAX)
     return {
         "model": asked["model"],
         "fallback_models": asked["fallback_models"],
@@ -94,16 +97,6 @@ def arguments(asked: Asked) -> dict[str, Any]:
         "output_tokens_min": asked["output_tokens_min"],
         "choices": asked["choices"],
     }
-
-
-def _read(file: Any) -> str:  # noqa: ANN401  click's lazy file
-    content: bytes = file.read(TEXT_BYTES_MAX + 1)
-    if len(content) > TEXT_BYTES_MAX:
-        show.fail(show.EXIT_WRONG, f"a text must have at most {TEXT_BYTES_MAX:,} bytes")
-    try:
-        return content.decode()
-    except UnicodeDecodeError as error:
-        show.fail(show.EXIT_WRONG, f"a text must be UTF-8 ({file.name}: {error.reason})")
 
 
 def span_s(text: str | None, option: str) -> float | None:

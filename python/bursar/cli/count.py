@@ -8,6 +8,7 @@ from typing import BinaryIO
 import click
 
 from bursar.cli import show
+from bursar.cli.texts import text_of
 
 TEXT_BYTES_MAX = 8 * 1024 * 1024
 
@@ -29,13 +30,9 @@ def command(file: BinaryIO, model: str, text: str | None, *, as_json: bool) -> N
     from bursar.v1 import quota_pb2
 
     read = text.encode() if text is not None else file.read(TEXT_BYTES_MAX + 1)
-    if len(read) > TEXT_BYTES_MAX:
-        show.fail(show.EXIT_WRONG, f"a text must have at most {TEXT_BYTES_MAX:,} bytes")
-    try:
-        request = quota_pb2.CountTokensRequest(model=model, texts=[read.decode()])
-    except UnicodeDecodeError as error:
-        name = Path(getattr(file, "name", "-")).name
-        show.fail(show.EXIT_WRONG, f"a text must be UTF-8 ({name}: {error.reason})")
+    name = Path(getattr(file, "name", "-")).name
+    counted_text = text_of(read, name=name, bytes_max=TEXT_BYTES_MAX)
+    request = quota_pb2.CountTokensRequest(model=model, texts=[counted_text])
     try:
         answer = _core.count_tokens(request=request.SerializeToString())
     except ValueError as error:

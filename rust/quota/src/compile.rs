@@ -5,6 +5,7 @@ use hashbrown::HashMap;
 use crate::identity::of_unit;
 use crate::labels::Labels;
 use crate::mapping::NONE;
+use crate::matching::Matching;
 use crate::overrides::Overrides;
 use crate::policy::{Amount, Fallback, LabelMatch, LabelRule, Limit, Policy, Unit, Window};
 
@@ -17,6 +18,7 @@ pub struct Compiled {
     /// Whether limits scoped by the key do not apply where it is missing.
     skips: Vec<bool>,
     limits: Vec<Ready>,
+    matching: Matching,
     by_identity: HashMap<u64, usize>,
     /// How many limits keep counters.
     counting: usize,
@@ -86,7 +88,7 @@ pub(crate) enum Bar {
 pub(crate) struct Values<'a>(Vec<Option<&'a str>>);
 
 impl<'a> Values<'a> {
-    fn get(&self, slot: usize) -> Option<&'a str> {
+    pub(crate) fn get(&self, slot: usize) -> Option<&'a str> {
         self.0.get(slot).copied().flatten()
     }
 }
@@ -157,6 +159,7 @@ impl Compiled {
             skips: keys.iter().map(|key| skips(key)).collect(),
             by_identity: limits.iter().map(|limit| (limit.identity, limit.index)).collect(),
             counting: policy.limits.iter().filter(|limit| limit.window.counts()).count(),
+            matching: Matching::new(limits.iter().map(|limit| &*limit.matches)),
             keys,
             limits,
             policy,
@@ -221,7 +224,10 @@ impl Compiled {
 
     /// The limits that concern a call, whatever the time.
     pub(crate) fn concerning(&self, values: &Values<'_>) -> impl Iterator<Item = &Ready> {
-        self.limits.iter().filter(|limit| self.bar(limit, values).is_none())
+        let candidates = self.matching.candidates(values);
+        candidates
+            .filter_map(|place| self.limits.get(place))
+            .filter(|limit| self.bar(limit, values).is_none())
     }
 
     /// Every limit, in the policy's order.

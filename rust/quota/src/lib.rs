@@ -16,6 +16,7 @@ mod explain;
 mod identity;
 mod labels;
 mod mapping;
+mod matching;
 mod overrides;
 mod policy;
 mod record;

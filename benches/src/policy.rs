@@ -2,8 +2,8 @@
 
 use bursar_proto::v1;
 
-/// The policy: three limits, all of which apply and none of which is ever reached.
-pub(crate) fn policy() -> v1::Policy {
+/// The policy: so many limits, at least three, of which three apply and none is ever reached.
+pub(crate) fn policy(limits: usize) -> v1::Policy {
     let limit = |name: &str, scope: &[&str], window: v1::window::Kind| v1::Limit {
         name: name.into(),
         scope: scope.iter().map(ToString::to_string).collect(),
@@ -16,21 +16,26 @@ pub(crate) fn policy() -> v1::Policy {
         time_zone: "Europe/Berlin".into(),
         ..Default::default()
     };
+    let fixed = || v1::window::Kind::Fixed(v1::FixedWindow { length_ms: 3_600_000 });
+    let others = (3..limits).map(|number| v1::Limit {
+        r#match: vec![v1::LabelMatch {
+            key: "tenant".into(),
+            values: vec![format!("nobody-{number}")],
+        }],
+        ..limit(&format!("other-{number}"), &["tenant"], fixed())
+    });
+    let applying = [
+        limit("tenant-hour", &["tenant"], fixed()),
+        limit("feature-month", &["feature", "environment"], v1::window::Kind::Calendar(month)),
+        limit("everything", &[], v1::window::Kind::Total(v1::TotalWindow::default())),
+    ];
     v1::Policy {
         name: "bench".into(),
         reservations: Some(v1::ReservationRules {
             ttl_ms: 300_000,
             unsettled: v1::Unsettled::ChargeInput.into(),
         }),
-        limits: vec![
-            limit(
-                "tenant-hour",
-                &["tenant"],
-                v1::window::Kind::Fixed(v1::FixedWindow { length_ms: 3_600_000 }),
-            ),
-            limit("feature-month", &["feature", "environment"], v1::window::Kind::Calendar(month)),
-            limit("everything", &[], v1::window::Kind::Total(v1::TotalWindow::default())),
-        ],
+        limits: applying.into_iter().chain(others).collect(),
         rollups: ["feature", "tenant", "team", "model"].map(Into::into).into(),
         ..Default::default()
     }

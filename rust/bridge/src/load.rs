@@ -75,7 +75,8 @@ impl Load {
                 Some(path) => Place::Socket(path.into()),
                 None => Place::Tcp(address(target)?),
             };
-            let driver = Driver::connect(&place, Shape { connections, in_flight }, run)?;
+            let driver =
+                Driver::connect(&place, Shape { connections, in_flight, tenants: 1 }, run)?;
             Ok(Self { driver: Mutex::new(driver), home: Home::here() })
         })
     }

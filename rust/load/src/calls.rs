@@ -17,10 +17,19 @@ fn id(run: &str, number: u64) -> String {
     format!("{run}-{number:012x}")
 }
 
-/// A Reserve of a run, by number; each number is a reservation of its own.
-pub fn reserve(run: &str, number: u64, durability: v1::Durability) -> v1::ReserveRequest {
+/// A Reserve of a run, by number; each number is a reservation of its own, of one of so many tenants.
+pub fn reserve(
+    run: &str,
+    number: u64,
+    tenants: u64,
+    durability: v1::Durability,
+) -> v1::ReserveRequest {
+    let tenant = match number.checked_rem(tenants) {
+        None | Some(0) => "acme",
+        Some(other) => &format!("tenant-{other}"),
+    };
     let labels = [
-        ("tenant", "acme"),
+        ("tenant", tenant),
         ("feature", "support-chat"),
         ("team", "customer-experience"),
         ("environment", "production"),

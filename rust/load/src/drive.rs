@@ -34,6 +34,8 @@ pub struct Shape {
     pub connections: usize,
     /// Calls in flight on each, at least one.
     pub in_flight: usize,
+    /// Tenants that take turns, at least one: each has a counter of its own where limits count by tenant.
+    pub tenants: u64,
 }
 
 /// What one caller does, again and again.
@@ -56,6 +58,10 @@ pub struct Round {
     pub p50_ns: u64,
     /// What 99 of 100 took at most, in nanoseconds.
     pub p99_ns: u64,
+    /// What 999 of 1,000 took at most, in nanoseconds.
+    pub p999_ns: u64,
+    /// What the longest took, in nanoseconds.
+    pub max_ns: u64,
 }
 
 /// Connections to one server, driven from the thread that calls. Its reservations are named by its run.
@@ -64,6 +70,7 @@ pub struct Driver {
     runtime: Runtime,
     clients: Vec<QuotaServiceClient<Channel>>,
     in_flight: usize,
+    tenants: u64,
     run: Arc<str>,
     /// The number of the next reservation.
     next: Arc<AtomicU64>,
@@ -78,7 +85,7 @@ impl Driver {
     /// # Errors
     /// When the shape is beyond [`IN_FLIGHT_MAX`] or empty, or nobody answers.
     pub fn connect(place: &Place, shape: Shape, run: &str) -> Result<Self, LoadError> {
-        let Shape { connections, in_flight } = shape;
+        let Shape { connections, in_flight, tenants } = shape;
         let all = connections.saturating_mul(in_flight);
         if all == 0 || all > IN_FLIGHT_MAX {
             return Err(LoadError::Wrong(format!(
@@ -101,6 +108,7 @@ impl Driver {
             runtime,
             clients,
             in_flight,
+            tenants,
             run: run.into(),
             next: Arc::default(),
             held: Vec::new(),
@@ -122,11 +130,7 @@ impl Driver {
         let began = Instant::now();
         let end = End { at: began + span, number: first.saturating_add(count_max) };
         let callers = self.clients.iter().flat_map(|client| {
-            let caller = || Caller {
-                client: client.clone(),
-                run: self.run.clone(),
-                next: self.next.clone(),
-            };
+            let caller = || self.caller(client, &self.next);
             (0..self.in_flight).map(move |_| caller())
         });
         let tasks = callers.map(|caller| caller.work(work, end));
@@ -145,6 +149,8 @@ impl Driver {
             elapsed_ns,
             p50_ns: latencies.value_at_quantile(0.50),
             p99_ns: latencies.value_at_quantile(0.99),
+            p999_ns: latencies.value_at_quantile(0.999),
+            max_ns: latencies.max(),
         })
     }
 
@@ -156,8 +162,7 @@ impl Driver {
         for held in std::mem::take(&mut self.held) {
             let next = Arc::new(AtomicU64::new(held.start));
             let callers = self.clients.iter().flat_map(|client| {
-                let caller =
-                    || Caller { client: client.clone(), run: self.run.clone(), next: next.clone() };
+                let caller = || self.caller(client, &next);
                 (0..RELEASES_IN_FLIGHT).map(move |_| caller())
             });
             let tasks = callers.map(|caller| caller.release(held.end));
@@ -173,6 +178,11 @@ impl Driver {
     /// Counts what rounds of [`Work::Reserve`] left open as nothing: for a server that keeps nothing.
     pub fn forget(&mut self) {
         self.held.clear();
+    }
+
+    fn caller(&self, client: &QuotaServiceClient<Channel>, next: &Arc<AtomicU64>) -> Caller {
+        let (client, run, next) = (client.clone(), self.run.clone(), next.clone());
+        Caller { client, run, next, tenants: self.tenants }
     }
 
     /// What the callers were told so far.
@@ -193,6 +203,7 @@ struct Caller {
     client: QuotaServiceClient<Channel>,
     run: Arc<str>,
     next: Arc<AtomicU64>,
+    tenants: u64,
 }
 
 impl Caller {
@@ -212,7 +223,7 @@ impl Caller {
         };
         while Instant::now() < end.at {
             let Some(number) = self.number(end.number) else { break };
-            let reserve = calls::reserve(&self.run, number, reserve_at);
+            let reserve = calls::reserve(&self.run, number, self.tenants, reserve_at);
             let commit = commit_at.map(|durability| calls::commit(&self.run, number, durability));
             let began = Instant::now();
             let answer = self.client.reserve(reserve).await.map_err(LoadError::call("Reserve"))?;
@@ -281,7 +292,7 @@ mod tests {
 
     fn driver(echo: &Echo) -> Driver {
         let place = Place::Tcp(echo.listen_address().unwrap());
-        Driver::connect(&place, Shape { connections: 2, in_flight: 3 }, "run").unwrap()
+        Driver::connect(&place, Shape { connections: 2, in_flight: 3, tenants: 2 }, "run").unwrap()
     }
 
     fn echo() -> Echo {
@@ -322,7 +333,7 @@ mod tests {
         let folder = tempfile::tempdir().unwrap();
         let path = folder.path().join("echo.sock");
         let _echo = Echo::start(Some(path.clone()), None).unwrap();
-        let shape = Shape { connections: 1, in_flight: 1 };
+        let shape = Shape { connections: 1, in_flight: 1, tenants: 1 };
         let mut driver = Driver::connect(&Place::Socket(path), shape, "run").unwrap();
         let round = driver.round(Work::Reserve(v1::Durability::Process), LONG, 5).unwrap();
         assert_eq!(round.count, 5);
@@ -330,7 +341,7 @@ mod tests {
 
     #[test]
     fn nobody_there_is_said_with_the_place() {
-        let shape = Shape { connections: 1, in_flight: 1 };
+        let shape = Shape { connections: 1, in_flight: 1, tenants: 1 };
         let place = Place::Tcp("127.0.0.1:1".parse().unwrap());
         let error = Driver::connect(&place, shape, "run").unwrap_err().to_string();
         assert!(error.starts_with("cannot connect to 127.0.0.1:1: "), "{error}");

@@ -11,8 +11,12 @@ const SIZE_DEFAULT: usize = 100;
 /// The most labels to filter by.
 const LABELS_MAX: usize = 16;
 
+/// The most that one step looks at, and the most rows it makes of that: so long decisions wait.
+pub(crate) const LOOKED_AT_PER_STEP_MAX: usize = 256;
+pub(crate) const ROWS_PER_STEP_MAX: usize = 32;
+
 /// The most steps for one answer: past them it is a short page, with a token to go on from.
-pub(crate) const STEPS_MAX: usize = 64;
+pub(crate) const STEPS_MAX: usize = 256;
 
 /// A page that is being gathered.
 pub(crate) struct Page<Row, Place> {

@@ -270,7 +270,7 @@ async fn until_stopped(
     loop {
         tokio::select! {
             command = commands.recv() => match command {
-                Some(Command::Ask(ask)) => ask(shared),
+                Some(Command::Ask(ask)) => answer(ask, shared).await,
                 Some(Command::Activate(activate)) => {
                     tokio::spawn(activate.run(shared.clone()));
                 }
@@ -292,6 +292,13 @@ async fn until_stopped(
     }
 }
 
+/// Does what is asked, then lets every call go first that is there: whoever asks again at once would otherwise be
+/// answered again and again before anybody else.
+async fn answer(ask: Ask, shared: &Shared) {
+    ask(shared);
+    tokio::task::yield_now().await;
+}
+
 /// Tells everyone who waits, and whoever asks meanwhile, that nothing is answered any more.
 async fn say_the_last(shared: &Shared, commands: &mut mpsc::UnboundedReceiver<Command>) {
     shared.wake_all();
@@ -303,7 +310,7 @@ async fn say_the_last(shared: &Shared, commands: &mut mpsc::UnboundedReceiver<Co
             () = &mut calm => return,
             () = &mut end => return,
             Some(command) = commands.recv() => if let Command::Ask(ask) = command {
-                ask(shared);
+                answer(ask, shared).await;
             },
         }
     }
@@ -356,7 +363,7 @@ async fn wind_down(
                 }
             }
             Some(command) = commands.recv() => if let Command::Ask(ask) = command {
-                ask(shared);
+                answer(ask, shared).await;
             },
         }
     }

@@ -14,10 +14,6 @@ use crate::fault::Fault;
 use crate::listing::{self, Page};
 use crate::wire::event;
 
-/// The most reservations that one step looks at, and the most it copies: so long decisions wait.
-const LOOKED_AT_MAX: usize = 1_024;
-const COPIED_MAX: usize = 128;
-
 /// The most entries about one reservation: a settlement can be replaced, not often.
 const ENTRIES_MAX: usize = 16;
 
@@ -71,9 +67,9 @@ pub(crate) fn wanted(
 pub(crate) fn step(engine: &mut Engine, wanted: &Wanted, page: &mut Open) -> Result<(), Fault> {
     let now = engine.begin()?;
     page.sequence = engine.state.sequence();
-    let end = wanted.size.min(page.found.len() + COPIED_MAX);
+    let end = wanted.size.min(page.found.len() + listing::ROWS_PER_STEP_MAX);
     for (looked_at, (place, id)) in engine.deadlines.after(page.after).enumerate() {
-        if looked_at == LOOKED_AT_MAX || page.found.len() == end {
+        if looked_at == listing::LOOKED_AT_PER_STEP_MAX || page.found.len() == end {
             return Ok(());
         }
         page.after = Some(place);

@@ -393,3 +393,75 @@ impl Drop for Running {
         self.stop(Duration::ZERO);
     }
 }
+
+#[cfg(test)]
+#[allow(clippy::unwrap_used, reason = "a test fails loudly")]
+mod tests {
+    use std::sync::atomic::{AtomicUsize, Ordering};
+
+    use bursar_quota::Bounds;
+    use prost::Message as _;
+
+    use super::*;
+    use crate::{FOLLOW_INTERVAL, Transport};
+
+    const QUESTIONS: usize = 50;
+
+    fn serving(folder: &std::path::Path) -> Running {
+        let policy = v1::Policy {
+            name: "test".into(),
+            reservations: Some(v1::ReservationRules {
+                ttl_ms: 60_000,
+                unsettled: v1::Unsettled::Release.into(),
+            }),
+            ..Default::default()
+        };
+        Server::start(Settings {
+            data_directory: folder.join("data"),
+            socket: Some(folder.join("bursar.sock")),
+            listen: None,
+            policy: PolicyFile {
+                policy: policy.encode_to_vec(),
+                digest: b"test".to_vec(),
+                source: Vec::new(),
+            },
+            segment_bytes: 1 << 20,
+            ledger_bytes_max: 64 << 20,
+            bounds: Bounds::default(),
+            follow_interval: FOLLOW_INTERVAL,
+            transport: Transport::default(),
+            hand_clock: None,
+            reset_changed: false,
+        })
+        .unwrap()
+    }
+
+    #[test]
+    fn a_call_that_is_there_goes_before_the_next_question_of_operators() {
+        let folder = tempfile::tempdir().unwrap();
+        let running = serving(folder.path());
+        let answered = Arc::new(AtomicUsize::new(0));
+        let (all_are_there, wait) = std_mpsc::channel::<()>();
+        let (before, found) = std_mpsc::channel();
+        let counted = answered.clone();
+        let first: Ask = Box::new(move |_| {
+            // Like a call that has come: a task of the data plane's, ready to run.
+            tokio::spawn(async move { before.send(counted.load(Ordering::Relaxed)) });
+            wait.recv().unwrap();
+        });
+        let others = (0..QUESTIONS).map(|_| {
+            let answered = answered.clone();
+            let question: Ask = Box::new(move |_| {
+                answered.fetch_add(1, Ordering::Relaxed);
+            });
+            question
+        });
+        for question in std::iter::once(first).chain(others) {
+            running.commands.send(Command::Ask(question)).map_err(|_| "stopped").unwrap();
+        }
+        all_are_there.send(()).unwrap();
+        assert_eq!(found.recv().unwrap(), 0, "questions that were answered first");
+        running.status().unwrap();
+        assert_eq!(answered.load(Ordering::Relaxed), QUESTIONS);
+    }
+}

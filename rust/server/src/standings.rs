@@ -12,10 +12,6 @@ use crate::listing::{self, Page};
 use crate::status::{bytes_of, hexadecimal};
 use crate::wire::answer;
 
-/// The most counters that one step looks at, and the most it words: so long decisions wait.
-const LOOKED_AT_MAX: usize = 1_024;
-const WORDED_MAX: usize = 128;
-
 /// A checked question for standings.
 pub(crate) struct Wanted {
     limit: String,
@@ -45,7 +41,7 @@ pub(crate) fn step(
     let now = engine.begin()?;
     let policy = engine.in_force().1.clone();
     let rules = engine.rules(now);
-    let end = wanted.size.min(page.found.len() + WORDED_MAX);
+    let end = wanted.size.min(page.found.len() + listing::ROWS_PER_STEP_MAX);
     let mut looked_at = 0;
     let mut reached = page.after.is_none();
     page.sequence = engine.state.sequence();
@@ -56,7 +52,7 @@ pub(crate) fn step(
             continue;
         }
         for (key, counter) in engine.state.counters_of(identity, after.as_deref()) {
-            if looked_at == LOOKED_AT_MAX || page.found.len() == end {
+            if looked_at == listing::LOOKED_AT_PER_STEP_MAX || page.found.len() == end {
                 return Ok(());
             }
             looked_at += 1;

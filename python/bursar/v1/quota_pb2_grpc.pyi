@@ -16,6 +16,7 @@ Conventions of every file of this package:
 A call of QuotaService that fails says why by name: the `reason` of a `google.rpc.ErrorInfo` of domain `bursar`,
 among the details of its status (the trailer `grpc-status-details-bin`). The text is for people and may change.
 - INVALID_ARGUMENT: INVALID_FIELD, with a `google.rpc.BadRequest` that has the field. The same call never succeeds.
+  MESSAGE_UNREADABLE: what came is no message of the call.
 - ALREADY_EXISTS: ID_USED_WITH_OTHER_CONTENT. The content is every field but the id and `durability`.
 - NOT_FOUND: RESERVATION_NOT_FOUND. It was never granted here, or settled too long ago to be remembered.
 - FAILED_PRECONDITION: RESERVATION_NOT_OPEN, USAGE_TOO_OLD.

@@ -13,8 +13,9 @@ use tonic_types::{ErrorDetails, StatusExt as _};
 pub(crate) const DOMAIN: &str = "bursar";
 
 /// The names of all faults, under which they are counted and sent.
-pub(crate) const NAMES: [&str; 12] = [
+pub(crate) const NAMES: [&str; 13] = [
     "INVALID_FIELD",
+    "MESSAGE_UNREADABLE",
     "ID_USED_WITH_OTHER_CONTENT",
     "RESERVATION_NOT_FOUND",
     "RESERVATION_NOT_OPEN",
@@ -44,6 +45,8 @@ pub(crate) enum Fault {
         /// What was got, and what it must be.
         problem: String,
     },
+    /// What came is no message of the call; what was wrong with it.
+    Unreadable(String),
     /// The rules do not answer it.
     Refused(Refusal),
     /// No decision can be made now.
@@ -117,6 +120,7 @@ impl Fault {
     pub(crate) fn name(&self) -> &'static str {
         match self {
             Self::Invalid { .. } => "INVALID_FIELD",
+            Self::Unreadable(_) => "MESSAGE_UNREADABLE",
             Self::Refused(refusal) => refusal_name(refusal),
             Self::Unavailable(why) => why.reason(),
             Self::NotServed(_) => "NOT_SERVED",
@@ -163,6 +167,13 @@ impl From<Fault> for Status {
                 details.add_bad_request_violation(field, problem);
                 Self::with_error_details(Code::InvalidArgument, message, details)
             }
+            Fault::Unreadable(problem) => Self::with_error_details(
+                Code::InvalidArgument,
+                format!(
+                    "the message cannot be read; send one that the contract's proto generates: {problem}"
+                ),
+                details,
+            ),
             Fault::Refused(refusal) => {
                 Self::with_error_details(refusal_code(&refusal), refusal.to_string(), details)
             }

@@ -13,6 +13,7 @@ use tokio_stream::wrappers::ReceiverStream;
 use tonic::body::Body;
 use tonic::server::NamedService;
 use tonic::transport::Server;
+use tonic::{Code, Status};
 use tonic_health::server::HealthReporter;
 
 use crate::accept::Connection;
@@ -108,9 +109,11 @@ fn reflection_alpha() -> Result<
     configured().build_v1alpha()
 }
 
-/// The service behind two limits on the size of a message: by what the call may carry.
+/// The service behind two limits on the size of a message, by what the call may carry. What is no message at all
+/// is a wrong question.
 #[derive(Clone)]
 struct BySize {
+    service: Service,
     small: QuotaServiceServer<Service>,
     text: QuotaServiceServer<Service>,
 }
@@ -119,7 +122,8 @@ impl BySize {
     fn new(service: Service) -> Self {
         let limited =
             |bytes| QuotaServiceServer::new(service.clone()).max_decoding_message_size(bytes);
-        Self { small: limited(MESSAGE_BYTES_MAX), text: limited(TEXT_MESSAGE_BYTES_MAX) }
+        let (small, text) = (limited(MESSAGE_BYTES_MAX), limited(TEXT_MESSAGE_BYTES_MAX));
+        Self { service, small, text }
     }
 }
 
@@ -137,10 +141,28 @@ impl tower::Service<http::Request<Body>> for BySize {
     }
 
     fn call(&mut self, request: http::Request<Body>) -> Self::Future {
-        if TEXT_CALLS.contains(&request.uri().path()) {
+        let answer = if TEXT_CALLS.contains(&request.uri().path()) {
             self.text.call(request)
         } else {
             self.small.call(request)
-        }
+        };
+        let service = self.service.clone();
+        Box::pin(async move {
+            let response = answer.await?;
+            let unreadable = problem_of_message(&response);
+            Ok(unreadable.map_or(response, |problem| service.unreadable(&problem).into_http()))
+        })
     }
+}
+
+/// What was wrong with the message, where an answer says that it could not be read. tonic calls that INTERNAL, and
+/// so does gRPC; of the failures that are ours none is without details.
+fn problem_of_message(response: &http::Response<Body>) -> Option<String> {
+    // Only an answer without a message has its status here.
+    if !response.headers().contains_key(Status::GRPC_STATUS) {
+        return None;
+    }
+    let status = Status::from_header_map(response.headers())?;
+    let unread = status.code() == Code::Internal && status.details().is_empty();
+    unread.then(|| status.message().to_owned())
 }

@@ -82,6 +82,12 @@ impl Service {
         }
     }
 
+    /// What is answered where what came could not be read as a question; it is counted like a wrong one.
+    pub(crate) fn unreadable(&self, problem: &str) -> Status {
+        self.read::<()>(Err(Fault::Unreadable(problem.into())))
+            .map_or_else(Status::from, |()| Status::ok(""))
+    }
+
     /// Answers, and takes note of how long that took.
     async fn answer<Answer>(
         &self,

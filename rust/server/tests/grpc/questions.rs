@@ -7,6 +7,7 @@ use tonic_types::StatusExt as _;
 
 use crate::sidecar::{
     Client, START, Sidecar, commit, denial, grant, line, one_limit, record, release, reserve,
+    unix_channel,
 };
 
 /// What names every reason to those who write clients.
@@ -275,4 +276,22 @@ async fn a_dry_run_decides_and_remembers_nothing() {
     assert_eq!(sidecar.running.status().unwrap().ledger.unwrap().sequence, 1);
     let answer = client.reserve(reserve("r1", 20)).await.unwrap().into_inner();
     assert!(!answer.replayed && grant(&answer).is_some());
+}
+
+#[tokio::test]
+async fn what_is_no_message_of_the_call_is_a_wrong_question() {
+    let (sidecar, _) = sidecar().await;
+    let mut grpc = tonic::client::Grpc::new(unix_channel(&sidecar.socket()).await);
+    for call in ["Reserve", "Commit", "Release", "Record", "CountTokens"] {
+        let path = format!("/bursar.v1.QuotaService/{call}").parse().unwrap();
+        // Its first field is a number, where each of the calls has a text or a message.
+        let other = v1::CountedBy { method: v1::Method::Given.into(), ..Default::default() };
+        let codec = tonic_prost::ProstCodec::<v1::CountedBy, v1::CountedBy>::default();
+        grpc.ready().await.unwrap();
+        let answer = grpc.unary(tonic::Request::new(other), path, codec).await;
+        let status = assert_status(answer, Code::InvalidArgument, "MESSAGE_UNREADABLE");
+        assert!(status.message().contains("invalid wire type"), "{call}: {status:?}");
+    }
+    let metrics = sidecar.running.metrics().unwrap();
+    assert!(metrics.contains("bursar_faults_total{reason=\"MESSAGE_UNREADABLE\"} 5"), "{metrics}");
 }

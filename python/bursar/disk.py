@@ -1,8 +1,9 @@
-"""What kind of disk a folder is on: whether what is kept there outlives the pod."""
+"""What a folder is: whether what is kept there outlives the pod, and who else may change it."""
 
 from __future__ import annotations
 
 import re
+import stat
 from pathlib import Path
 
 MOUNTS = Path("/proc/self/mountinfo")
@@ -30,3 +31,9 @@ def ephemeral_type(folder: Path, *, mounts: Path = MOUNTS) -> str:
         if where.is_relative_to(point) and len(point.parts) >= depth:
             depth, found = len(point.parts), after.split()[0]
     return found if found in _EPHEMERAL else ""
+
+
+def open_to_all(folder: Path) -> bool:
+    """Whether everyone on the machine may put another file in the place of one in `folder`."""
+    mode = folder.stat().st_mode
+    return bool(mode & stat.S_IWOTH) and not mode & stat.S_ISVTX

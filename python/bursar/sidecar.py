@@ -24,8 +24,9 @@ from bursar.admin.policy_file import PolicyFile
 from bursar.admin.service import AdminServer, AdminService, Place
 from bursar.books.books import Books, open_books
 from bursar.config import Settings
-from bursar.disk import ephemeral_type
+from bursar.disk import ephemeral_type, open_to_all
 from bursar.errors import BadPolicy, BooksError, CoreError, Mistake, PolicyError, StartError
+from bursar.open_files import allow_connections
 from bursar.policy.parse import ParsedPolicy, parse
 from bursar.v1 import admin_pb2
 from bursar.wire import policy_message
@@ -292,7 +293,14 @@ def _made_directory(path: Path, *, mode: int) -> Path:
 def _made_home(socket: str) -> str:
     """Makes the directory a socket is to be in; returns the socket's absolute path."""
     path = Path(socket)
-    return str(_made_directory(path.parent, mode=0o750) / path.name)
+    home = _made_directory(path.parent, mode=0o750)
+    if open_to_all(home):
+        _log.warning(
+            "everyone may write into the socket's directory %s, and so put a socket of their own "
+            "in its place: chmod o-w it, or name a socket in a directory that is not there yet",
+            home,
+        )
+    return str(home / path.name)
 
 
 def _warn_of_disk(data_directory: Path, parsed: ParsedPolicy) -> None:
@@ -323,6 +331,7 @@ def serve(settings: Settings, *, when_ready: Callable[[Sidecar], None]) -> int:
 
 
 async def _serve(settings: Settings, when_ready: Callable[[Sidecar], None]) -> int:
+    allow_connections(settings.connections_max)
     told_to_stop = asyncio.Event()
     loop = asyncio.get_running_loop()
     for number in (signal.SIGTERM, signal.SIGINT):

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from pathlib import Path
 
-from bursar.disk import ephemeral_type
+from bursar.disk import ephemeral_type, open_to_all
 
 MOUNTS = r"""
 22 1 0:1 / / rw,relatime shared:1 - overlay overlay rw,lowerdir=/a
@@ -32,3 +32,10 @@ def test_the_nearest_mount_decides_and_of_two_at_one_place_the_later(tmp_path: P
 
 def test_a_system_that_does_not_say_is_not_warned_of(tmp_path: Path) -> None:
     assert ephemeral_type(Path("/data"), mounts=tmp_path / "absent") == ""
+
+
+def test_who_may_replace_a_file_is_told_by_the_folders_mode(tmp_path: Path) -> None:
+    modes = {0o750: False, 0o770: False, 0o777: True, 0o1777: False}
+    for mode, replaced in modes.items():
+        tmp_path.chmod(mode)
+        assert open_to_all(tmp_path) is replaced, oct(mode)

@@ -16,6 +16,7 @@ from typing import TYPE_CHECKING, Any
 
 import grpc
 from grpc_health.v1 import health_pb2
+from tests.system.conftest import BURSAR
 
 from bursar import _core
 from bursar.v1 import quota_pb2, usage_pb2
@@ -319,3 +320,57 @@ def test_an_address_off_loopback_is_refused(serve: Serve) -> None:
     code, log = serve(POLICY, BURSAR_LISTEN="0.0.0.0:7420").ended()
     assert code == 2
     assert "loopback" in log
+
+
+def test_a_second_sidecar_on_the_same_socket_is_refused(serve: Serve, connect: Connect) -> None:
+    first = serve(POLICY)
+    second = serve(POLICY, BURSAR_DATA=str(first.directory / "other"))
+    code, log = second.ended()
+    assert code == 3
+    assert f"another sidecar, process {first.process.pid}, has that socket" in log
+    spend(connect(first.socket), "r1")
+    assert first.stop() == 0
+    assert not list((first.directory / "run").iterdir())
+
+
+def test_a_socket_where_everyone_may_write_is_warned_of(serve: Serve, directory: Path) -> None:
+    open_to_all = directory / "open"
+    open_to_all.mkdir()
+    open_to_all.chmod(0o777)
+    warned = serve(POLICY, BURSAR_SOCKET=str(open_to_all / "bursar.sock"))
+    assert warned.stop() == 0
+    said = f"everyone may write into the socket's directory {open_to_all}"
+    assert said in warned.log.read_text()
+    open_to_all.chmod(0o1777)  # as /tmp: nobody replaces another's file
+    assert serve(POLICY, BURSAR_SOCKET=str(open_to_all / "bursar.sock")).stop() == 0
+    assert warned.log.read_text().count(said) == 1
+
+
+def limited(soft: int, hard: int) -> tuple[str, ...]:
+    """`bursar` in a shell that may have so many files open."""
+    limits = f'ulimit -Sn {soft} && ulimit -Hn {hard} && exec "$0" "$@"'
+    return ("bash", "-c", limits, BURSAR)
+
+
+def open_files_of(served: Served) -> int:
+    limits = Path(f"/proc/{served.process.pid}/limits").read_text().splitlines()
+    line = next(each for each in limits if each.startswith("Max open files"))
+    return int(line.split()[3])
+
+
+def test_as_many_files_may_be_open_as_connections_take(serve: Serve, connect: Connect) -> None:
+    served = serve(POLICY, limited(64, 4_096))
+    assert open_files_of(served) == 1_024 + 256
+    spend(connect(served.socket), "r1")
+    assert served.stop() == 0
+
+
+def test_too_few_open_files_are_refused_with_what_to_do(serve: Serve) -> None:
+    code, log = serve(POLICY, limited(64, 512)).ended()
+    assert code == 3
+    assert "1_024 connections and all else take 1_280 open files" in log
+    assert "this process may have 512" in log
+    assert "set --connections-max to 256 or less" in log
+    served = serve(POLICY, limited(64, 512), BURSAR_CONNECTIONS_MAX="256")
+    assert served.ready
+    assert served.stop() == 0

@@ -13,11 +13,15 @@ from starlette.applications import Starlette
 from starlette.requests import Request
 from starlette.responses import PlainTextResponse
 from starlette.routing import Route
+from uvicorn.protocols.http.h11_impl import H11Protocol
 
 from bursar.errors import StartError
 
 CONNECTIONS_MAX = 64
-"""The most connections that are answered at one time; more get 503."""
+"""The most connections that are open at one time; one more is closed at once."""
+
+CONNECTION_S_MAX = 15.0
+"""How long a connection is open, and as long again for the answer it waits for then."""
 
 _TEXT_FORMAT = "text/plain; version=0.0.4; charset=utf-8"
 
@@ -53,6 +57,27 @@ def application(
     )
 
 
+class _Connection(H11Protocol):
+    """A connection with a place and an end: uvicorn waits for ever for one that asks nothing."""
+
+    def connection_made(self, transport: asyncio.Transport) -> None:  # type: ignore[override]
+        """Takes its place, if there is one."""
+        super().connection_made(transport)
+        self._end = self.loop.call_later(CONNECTION_S_MAX, self._wind_up)
+        if len(self.connections) > CONNECTIONS_MAX:
+            transport.abort()
+
+    def connection_lost(self, exc: Exception | None) -> None:
+        """Gives its place back."""
+        self._end.cancel()
+        super().connection_lost(exc)
+
+    def _wind_up(self) -> None:
+        self._end = self.loop.call_later(CONNECTION_S_MAX, self.transport.abort)
+        if not self.transport.is_closing():
+            self.shutdown()
+
+
 class _Uvicorn(uvicorn.Server):
     """Uvicorn without signal handlers: the sidecar has its own."""
 
@@ -73,7 +98,7 @@ class HttpServer:
                 log_config=None,
                 access_log=False,
                 lifespan="off",
-                limit_concurrency=CONNECTIONS_MAX,
+                http=_Connection,
                 timeout_keep_alive=5,
                 timeout_graceful_shutdown=1,
                 server_header=False,

@@ -36,7 +36,14 @@ MESSAGE_BYTES_MAX = 64 * 1024
 CALLS_MAX = 64
 """The most calls admin answers at one time; more are refused."""
 
+CONNECTIONS_MAX = 64
+"""The most connections of admin that are open at one time; one more is closed at once."""
+
 METADATA_BYTES_MAX = 16 * 1024
+
+_HANDSHAKE_MS_MAX = 5_000
+_IDLE_MS_MAX = 300_000
+_KEEPALIVE_MS, _KEEPALIVE_ANSWER_MS = 20_000, 5_000
 
 WATCHERS_MAX = 16
 """The most that watch at one time; the data plane holds to it."""
@@ -273,6 +280,11 @@ class AdminServer:
                 ("grpc.so_reuseport", 0),  # or a second sidecar would share the port in silence
                 ("grpc.max_receive_message_length", MESSAGE_BYTES_MAX),
                 ("grpc.max_metadata_size", METADATA_BYTES_MAX),
+                ("grpc.max_allowed_incoming_connections", CONNECTIONS_MAX),
+                ("grpc.server_handshake_timeout_ms", _HANDSHAKE_MS_MAX),
+                ("grpc.max_connection_idle_ms", _IDLE_MS_MAX),
+                ("grpc.keepalive_time_ms", _KEEPALIVE_MS),
+                ("grpc.keepalive_timeout_ms", _KEEPALIVE_ANSWER_MS),
             ],
         )
         admin_pb2_grpc.add_AdminServiceServicer_to_server(service, self._server)

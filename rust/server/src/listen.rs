@@ -6,12 +6,15 @@ use std::os::unix::fs::{DirBuilderExt as _, FileTypeExt as _, MetadataExt as _};
 use std::os::unix::net::{UnixListener, UnixStream};
 use std::path::{Path, PathBuf};
 
+use bursar_store::{Lock, LockRefused};
 use rustix::fs::Mode;
 
 /// How many connections may wait to be accepted.
 const BACKLOG: i32 = 1_024;
 /// Only the owner and the group may enter the socket's directory.
 const DIRECTORY_MODE: u32 = 0o750;
+/// How often a lock is taken that others remove meanwhile.
+const LOCK_TRIES: usize = 16;
 /// What is taken from every mode while the socket is made: it becomes 0660.
 const SOCKET_UMASK: u32 = 0o117;
 
@@ -27,6 +30,18 @@ pub enum ListenError {
     /// Somebody serves there.
     #[error("cannot listen on {0}: another process answers there; stop it, or name another socket")]
     InUse(PathBuf),
+    /// Another sidecar has it, or is about to.
+    #[error(
+        "cannot listen on {path}: another sidecar{} has that socket; stop it, or name another socket",
+        .process.map(|process| format!(", process {process},")).unwrap_or_default(),
+        path = path.display()
+    )]
+    Locked {
+        /// The socket.
+        path: PathBuf,
+        /// The other's number, if it is known.
+        process: Option<u32>,
+    },
     /// Something else lies there.
     #[error("cannot listen on {path}: {problem}; remove it, or name another socket", path = path.display())]
     NotOurs {
@@ -51,6 +66,8 @@ pub(crate) struct Socket {
     path: PathBuf,
     device: u64,
     inode: u64,
+    /// Given up last.
+    _lock: Locked,
 }
 
 impl Drop for Socket {
@@ -61,6 +78,42 @@ impl Drop for Socket {
             // Whoever starts next removes it otherwise.
             let _ = std::fs::remove_file(&self.path);
         }
+    }
+}
+
+/// The right to make, replace and remove the socket of a path: a lock on a file beside it, gone afterwards.
+#[derive(Debug)]
+struct Locked {
+    path: PathBuf,
+    _lock: Lock,
+}
+
+impl Locked {
+    fn take(socket: &Path) -> Result<Self, ListenError> {
+        let mut path = socket.as_os_str().to_owned();
+        path.push(".lock");
+        let path = PathBuf::from(path);
+        let refused = |refused| match refused {
+            LockRefused::Held(process) => ListenError::Locked { path: socket.into(), process },
+            LockRefused::Io(error) => {
+                ListenError::System { place: path.display().to_string(), error }
+            }
+        };
+        for _ in 0..LOCK_TRIES {
+            let lock = bursar_store::lock(&path).map_err(refused)?;
+            // Whoever had it may have removed it between our opening it and locking it.
+            if lock.is_at(&path) {
+                return Ok(Self { path, _lock: lock });
+            }
+        }
+        Err(ListenError::Locked { path: socket.into(), process: None })
+    }
+}
+
+impl Drop for Locked {
+    fn drop(&mut self) {
+        // Still locked, so it is ours; whoever starts next takes it otherwise.
+        let _ = std::fs::remove_file(&self.path);
     }
 }
 
@@ -84,10 +137,11 @@ pub(crate) fn unix(path: &Path) -> Result<(UnixListener, Socket), ListenError> {
         let mut builder = std::fs::DirBuilder::new();
         builder.recursive(true).mode(DIRECTORY_MODE).create(directory).map_err(system)?;
     }
+    let lock = Locked::take(path)?;
     remove_stale(path)?;
     let listener = bind(path).map_err(system)?;
     let made = std::fs::symlink_metadata(path).map_err(system)?;
-    let socket = Socket { path: path.into(), device: made.dev(), inode: made.ino() };
+    let socket = Socket { path: path.into(), device: made.dev(), inode: made.ino(), _lock: lock };
     Ok((listener, socket))
 }
 
@@ -146,8 +200,53 @@ mod tests {
     fn a_socket_that_is_served_is_not_taken_over() {
         let folder = tempfile::tempdir().unwrap();
         let path = folder.path().join("bursar.sock");
-        let _first = unix(&path).unwrap();
+        let first = unix(&path).unwrap();
+        let refused = unix(&path).unwrap_err();
+        let ours = std::process::id();
+        assert!(refused.to_string().contains(&format!("process {ours}")), "{refused}");
+        drop(first);
+        let _other = UnixListener::bind(&path).unwrap();
         assert!(matches!(unix(&path), Err(ListenError::InUse(_))));
+    }
+
+    #[test]
+    fn of_many_who_start_at_once_one_has_the_socket_and_those_who_come_later_find_it_free() {
+        const STARTS: usize = 16;
+        let folder = tempfile::tempdir().unwrap();
+        let path = folder.path().join("bursar.sock");
+        for _ in 0..50 {
+            // As a crash leaves it.
+            drop(UnixListener::bind(&path).unwrap());
+            let all = std::sync::Barrier::new(STARTS);
+            let one = |_| {
+                all.wait();
+                let made = unix(&path);
+                all.wait();
+                match made {
+                    Ok(_) => 1,
+                    Err(ListenError::Locked { .. }) => 0,
+                    Err(other) => panic!("{other}"),
+                }
+            };
+            let served: usize = std::thread::scope(|scope| {
+                let starts: Vec<_> =
+                    (0..STARTS).map(|start| scope.spawn(move || one(start))).collect();
+                starts.into_iter().map(|start| start.join().unwrap()).sum()
+            });
+            assert_eq!(served, 1);
+            assert_eq!(std::fs::read_dir(folder.path()).unwrap().count(), 0, "nothing is left");
+        }
+    }
+
+    #[test]
+    fn a_link_in_the_way_is_not_followed() {
+        let folder = tempfile::tempdir().unwrap();
+        let (path, elsewhere) =
+            (folder.path().join("bursar.sock"), folder.path().join("other.sock"));
+        drop(UnixListener::bind(&elsewhere).unwrap());
+        std::os::unix::fs::symlink(&elsewhere, &path).unwrap();
+        assert!(matches!(unix(&path), Err(ListenError::NotOurs { .. })));
+        assert!(elsewhere.exists() && path.is_symlink());
     }
 
     #[test]

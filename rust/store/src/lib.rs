@@ -43,6 +43,7 @@ pub use fault::{POINTS as FAULT_POINTS, held};
 pub use generations::{USAGE_PAGE_GROUPS, UsagePage, scan_usage};
 pub use handle::{Entries, IndexHandle};
 pub use index::IndexError;
+pub use lock::{Lock, LockRefused, lock};
 pub use open::{OpenError, Recovery};
 pub use options::Options;
 pub use read::ReadError;

@@ -155,9 +155,9 @@ pub(crate) fn enter(dir: &Path, options: &Options) -> Result<lock::Lock, OpenErr
     }
     let folder = segment::folder(dir);
     std::fs::create_dir_all(&folder).map_err(|error| OpenError::io(&folder, error))?;
-    let lock = lock::take(dir).map_err(|refused| match refused {
-        lock::Refused::Held(pid) => OpenError::Locked { dir: dir.into(), pid },
-        lock::Refused::Io(error) => OpenError::io(dir, error),
+    let lock = lock::lock(&dir.join("lock")).map_err(|refused| match refused {
+        lock::LockRefused::Held(pid) => OpenError::Locked { dir: dir.into(), pid },
+        lock::LockRefused::Io(error) => OpenError::io(dir, error),
     })?;
     crash::point("open-locked");
     Ok(lock)

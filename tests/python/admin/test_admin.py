@@ -7,7 +7,9 @@ the two fit together is tested in system/, with the real one.
 from __future__ import annotations
 
 import asyncio
+import socket
 from collections.abc import Awaitable, Callable
+from contextlib import ExitStack
 from pathlib import Path
 from typing import Any, cast
 
@@ -22,10 +24,11 @@ from grpc_health.v1 import health_pb2, health_pb2_grpc
 from grpc_reflection.v1alpha import reflection_pb2, reflection_pb2_grpc
 from prometheus_client import CollectorRegistry
 
+from bursar.admin import http
 from bursar.admin.drain import BATCHES_MAX, Drain
 from bursar.admin.http import HttpServer, application
 from bursar.admin.policy_file import PolicyFile
-from bursar.admin.service import AdminServer, AdminService, Place
+from bursar.admin.service import CONNECTIONS_MAX, AdminServer, AdminService, Place
 from bursar.books.books import Books, open_books
 from bursar.errors import BooksError, StartError
 from bursar.v1 import admin_pb2, admin_pb2_grpc, policy_pb2, quota_pb2, usage_pb2
@@ -335,3 +338,69 @@ def test_http_answers_probes_and_metrics_of_both_planes() -> None:
         await server.stop()
 
     asyncio.run(get())
+
+
+async def connected(address: str, undo: ExitStack) -> socket.socket:
+    """A connection that asks nothing."""
+    host, _, port = address.rpartition(":")
+    made = undo.enter_context(socket.socket())
+    made.settimeout(0)
+    await asyncio.get_running_loop().sock_connect(made, (host, int(port)))
+    return made
+
+
+async def closed(connection: socket.socket) -> bool:
+    """Whether the other side has closed; waits until it has, or has said something."""
+    said = asyncio.get_running_loop().sock_recv(connection, 1)
+    try:
+        return await asyncio.wait_for(said, timeout=30) == b""
+    except ConnectionError:
+        return True
+
+
+def page_of_nothing() -> HttpServer:
+    registry = CollectorRegistry()
+    nothing = application(metrics=str, not_ready_reason=str, registry=registry)
+    return HttpServer(nothing)
+
+
+def test_http_closes_who_finds_no_place_and_who_never_asks(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(http, "CONNECTION_S_MAX", 1.0)
+
+    async def crowd(undo: ExitStack) -> None:
+        server = page_of_nothing()
+        address = await server.start("127.0.0.1:0")
+        silent = [await connected(address, undo) for _ in range(http.CONNECTIONS_MAX)]
+        for one in silent[:8]:
+            one.send(b"GET /healthz HTTP/1.1\r\nx-slow: ")  # and never the rest
+        assert await closed(await connected(address, undo))
+        for one in silent:
+            assert await closed(one)
+        async with httpx.AsyncClient(base_url=f"http://{address}", trust_env=False) as client:
+            assert (await client.get("/healthz")).status_code == 200
+        await server.stop()
+
+    with ExitStack() as undo:
+        asyncio.run(crowd(undo))
+
+
+def test_admin_closes_who_finds_no_place(tmp_path: Path) -> None:
+    async def crowd(undo: ExitStack) -> None:
+        books, core = open_books(tmp_path), CannedCore()
+        drain = Drain(source=core, books=books, registry=CollectorRegistry())
+        server = AdminServer(service_of(core, books, drain, Place("", "", "", 0)))
+        address = await server.start("127.0.0.1:0")
+        for _ in range(CONNECTIONS_MAX):
+            # Greeted, so it has its place.
+            assert not await closed(await connected(address, undo))
+        assert await closed(await connected(address, undo))
+        undo.close()
+        async with grpc.aio.insecure_channel(address) as channel:
+            stub = admin_pb2_grpc.AdminServiceStub(channel)
+            asked = admin_pb2.GetStatusRequest()
+            assert (await stub.GetStatus(asked, wait_for_ready=True, timeout=30)).ready
+        await server.stop(0)
+        books.close()
+
+    with ExitStack() as undo:
+        asyncio.run(crowd(undo))

@@ -36,6 +36,14 @@ def test_every_link_leads_somewhere(page: Path) -> None:
             assert anchor in anchors(found), f"{target}#{anchor}"
 
 
+def test_every_concept_has_one_picture() -> None:
+    concepts = (ROOT / "docs" / "concepts.md").read_text().split("\n## ")[1:]
+    shown = [re.findall(r"!\[.+\]\(pictures/(.+)\)", concept) for concept in concepts]
+    assert all(len(each) == 1 for each in shown), shown
+    drawn = {each.name for each in (ROOT / "docs" / "pictures").iterdir()}
+    assert {name for each in shown for name in each} == drawn
+
+
 @pytest.mark.parametrize("page", PAGES, ids=lambda page: str(page.relative_to(ROOT)))
 def test_every_command_that_is_shown_exists(page: Path) -> None:
     for block in re.findall(r"```console\n(.*?)```", page.read_text(), re.DOTALL):

@@ -25,7 +25,7 @@ from bursar.exchange import (
     record_request,
     reserve_request,
 )
-from bursar.outbox import Outbox, Stats
+from bursar.outbox import Stats
 from bursar.reservation import AsyncReservation
 from bursar.setup import open_outbox, signed
 from bursar.steps import COUNT_TOKENS, Steps, ask, drive_async
@@ -88,28 +88,12 @@ class AsyncClient:
     ) -> None:
         """Connects behind the first call; takes and raises what `Client` does."""
         decided = check_on_undecided(on_undecided)
-        self._start(
-            AsyncWire(found := find_target(target)),
-            open_outbox(found, decided, spool),
-            on_undecided=decided,
-            timeout_s=to_seconds(timeout),
-            allow_on_bugs=allow_on_bugs,
-        )
-
-    def _start(
-        self,
-        wire: AsyncWire,
-        outbox: Outbox,
-        *,
-        on_undecided: OnUndecided,
-        timeout_s: float,
-        allow_on_bugs: bool,
-    ) -> None:
-        """Puts the parts together, as `Client` does."""
-        self._wire = wire
+        found = find_target(target)
+        outbox = open_outbox(found, decided, spool)
+        self._wire = AsyncWire(found)
         self._process = Process("bursar.AsyncClient")
-        self._timeout_s = timeout_s
-        self._exchange = Exchange(outbox, on_undecided=on_undecided, allow_on_bugs=allow_on_bugs)
+        self._timeout_s = to_seconds(timeout)
+        self._exchange = Exchange(outbox, on_undecided=decided, allow_on_bugs=allow_on_bugs)
         self._courier: asyncio.Task[None] | None = None
         self._settling: set[asyncio.Task[Any]] = set()
 

@@ -24,7 +24,7 @@ from bursar.exchange import (
     record_request,
     reserve_request,
 )
-from bursar.outbox import Outbox, Stats
+from bursar.outbox import Stats
 from bursar.reservation import Reservation
 from bursar.setup import open_outbox, signed
 from bursar.steps import COUNT_TOKENS, Steps, ask, drive
@@ -68,28 +68,12 @@ class Client:
         where `on_undecided="allow"` has no directory it can write to.
         """
         decided = check_on_undecided(on_undecided)
-        self._start(
-            Wire(found := find_target(target)),
-            open_outbox(found, decided, spool),
-            on_undecided=decided,
-            timeout_s=to_seconds(timeout),
-            allow_on_bugs=allow_on_bugs,
-        )
-
-    def _start(
-        self,
-        wire: Wire,
-        outbox: Outbox,
-        *,
-        on_undecided: OnUndecided,
-        timeout_s: float,
-        allow_on_bugs: bool,
-    ) -> None:
-        """Puts the parts together."""
-        self._wire = wire
+        found = find_target(target)
+        outbox = open_outbox(found, decided, spool)
+        self._wire = Wire(found)
         self._process = Process("bursar.Client")
-        self._timeout_s = timeout_s
-        self._exchange = Exchange(outbox, on_undecided=on_undecided, allow_on_bugs=allow_on_bugs)
+        self._timeout_s = to_seconds(timeout)
+        self._exchange = Exchange(outbox, on_undecided=decided, allow_on_bugs=allow_on_bugs)
         self._courier: threading.Thread | None = None
         self._wake()
 

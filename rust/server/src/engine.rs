@@ -185,11 +185,27 @@ impl Engine {
         if self.store.has_place(u64::try_from(bytes).unwrap_or(u64::MAX)) {
             return Ok(());
         }
-        let why = match self.store.room() {
-            Room::Free => "the ledger's segment has no place for the policy".into(),
-            Room::SettlementsOnly(why) | Room::Nothing(why) => why,
-        };
+        self.room_for_reservations()?;
+        let why = "the ledger's segment has no place for the policy".into();
         Err(Fault::Unavailable(Unavailable::LedgerFull(why)))
+    }
+
+    /// Refuses what is new where only settlements have room, or nothing has.
+    fn room_for_reservations(&self) -> Result<(), Fault> {
+        match self.store.room() {
+            Room::Free => Ok(()),
+            Room::SettlementsOnly(why) | Room::Nothing(why) => {
+                Err(Fault::Unavailable(Unavailable::LedgerFull(why)))
+            }
+        }
+    }
+
+    /// Refuses even settlements where not even the space kept for them is left.
+    fn room_for_settlements(&self) -> Result<(), Fault> {
+        match self.store.room() {
+            Room::Free | Room::SettlementsOnly(_) => Ok(()),
+            Room::Nothing(why) => Err(Fault::Unavailable(Unavailable::DiskFull(why))),
+        }
     }
 
     /// Keeps a compiled policy, at most so many; the one kept longest goes first, whatever its version: an
@@ -209,12 +225,7 @@ impl Engine {
             return Err(Fault::Unavailable(Unavailable::Draining));
         }
         let now = self.begin()?;
-        match self.store.room() {
-            Room::Free => {}
-            Room::SettlementsOnly(why) | Room::Nothing(why) => {
-                return Err(Fault::Unavailable(Unavailable::LedgerFull(why)));
-            }
-        }
+        self.room_for_reservations()?;
         let past = self.past(&request.id)?;
         let answer = self.rules(now).reserve(request, past.as_ref())?;
         let sequence = match &answer {
@@ -292,9 +303,7 @@ impl Engine {
         let now = self.clock.now();
         let mut expired = 0;
         while let Some(id) = self.deadlines.due(now) {
-            if let Room::Nothing(why) = self.store.room() {
-                return Err(Fault::Unavailable(Unavailable::DiskFull(why)));
-            }
+            self.room_for_settlements()?;
             let Some(event) = self.rules(now).expire(id) else {
                 return Err(Fault::Bug(format!("reservation {id} is due and does not expire")));
             };
@@ -309,13 +318,11 @@ impl Engine {
         Ok(now)
     }
 
-    /// Begins a settlement: it is refused only where not even the space kept for settlements is left.
+    /// Begins a settlement.
     fn begin_settling(&mut self) -> Result<Timestamp, Fault> {
         let now = self.begin()?;
-        match self.store.room() {
-            Room::Free | Room::SettlementsOnly(_) => Ok(now),
-            Room::Nothing(why) => Err(Fault::Unavailable(Unavailable::DiskFull(why))),
-        }
+        self.room_for_settlements()?;
+        Ok(now)
     }
 
     /// Whether entries were appended since the last write.

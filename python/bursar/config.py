@@ -45,8 +45,13 @@ def _bytes(text: str) -> int:
     return _scaled(text, _SIZE, _SIZE_FACTORS, "a size such as 64MiB or 16GiB")
 
 
+def whole_number(text: str) -> int:
+    """Reads a number such as `812`, `100_000`, `500k` or `1M`; raises SettingsError."""
+    return _scaled(text, _COUNT, _COUNT_FACTORS, "a number such as 100_000, 500k or 1M")
+
+
 def _count(text: str) -> int:
-    number = _scaled(text, _COUNT, _COUNT_FACTORS, "a number such as 100_000, 500k or 1M")
+    number = whole_number(text)
     if number == 0:
         raise SettingsError("must be above zero (got 0)")
     return number

@@ -88,7 +88,7 @@ def test_a_script_reserves_and_commits_by_the_id_that_is_printed(run: Run) -> No
 
 
 def test_a_denial_exits_1_and_says_what_refused_and_what_would_fit(run: Run) -> None:
-    asked = [*ASKED, "tenant=denied", "--input-tokens", "900", "--output-tokens-max", "4000"]
+    asked = [*ASKED, "tenant=denied", "--input-tokens", "900", "--output-tokens-max", "4k"]
     denied = run("reserve", *asked, exits=1)
     assert "tenant-month" in denied.stdout
     assert "hint: limit tenant-month has 2000 tokens left" in denied.stderr
@@ -151,6 +151,7 @@ def test_a_providers_answer_is_committed_from_a_file(run: Run) -> None:
         (["reserve", *ASKED, "tenant"], "--label must be KEY=VALUE (got tenant)"),
         (["reserve", "--model", "a/b", "--ttl", "soon"], "--ttl must be a duration such as"),
         (["reserve", "--model", "a/b", "--text", "x", "--input-tokens", "1"], "in one way"),
+        (["reserve", "--model", "a/b", "--input-tokens", "-3"], "a number such as 100_000, 500k"),
         (["commit", "r", "-t", "inpt=3"], "meter must be one of audio_input"),
         (["commit", "r", "-t", "input"], "--tokens must be METER=N (got input)"),
         (["commit", "nobody", "-t", "input=1"], "RESERVATION_NOT_FOUND"),

@@ -10,7 +10,7 @@ import click
 from bursar.cli import show
 from bursar.cli.labels import label_map
 from bursar.cli.texts import text_of
-from bursar.config import span_ms
+from bursar.config import span_ms, whole_number
 from bursar.errors import SettingsError
 
 _Function = TypeVar("_Function", bound=Callable[..., object])
@@ -35,9 +35,16 @@ class Asked(TypedDict):
     choices: int
 
 
+def _number(_context: click.Context, _option: click.Parameter, text: str | None) -> int | None:
+    """Reads a number as a policy file has it: 812, 1_000 or 200k."""
+    try:
+        return None if text is None else whole_number(text)
+    except SettingsError as error:
+        raise click.BadParameter(str(error)) from None
+
+
 def asked_options(function: _Function) -> _Function:
     """Adds the options that say what a call would use."""
-    tokens = click.IntRange(min=0)
     options = [
         click.option("--model", default="", metavar="PROVIDER/MODEL", help="The model to call."),
         click.option(
@@ -49,9 +56,12 @@ def asked_options(function: _Function) -> _Function:
             "-l", "--label", multiple=True, metavar="KEY=VALUE",
             help="A label, such as tenant=acme. May be given again.",
         ),
-        click.option("--input-tokens", type=tokens, metavar="N", help="The input, counted by you."),
         click.option(
-            "--input-bytes", type=tokens, metavar="N", help="The input's size, an upper bound.",
+            "--input-tokens", callback=_number, metavar="N", help="The input, counted by you.",
+        ),
+        click.option(
+            "--input-bytes", callback=_number, metavar="N",
+            help="The input's size, an upper bound.",
         ),
         click.option("--text", metavar="TEXT", help="The input, for the sidecar to count."),
         click.option(
@@ -59,11 +69,11 @@ def asked_options(function: _Function) -> _Function:
             help="The input's text in a file, or - for stdin, for the sidecar to count.",
         ),
         click.option(
-            "--output-tokens-max", default=0, type=tokens, metavar="N",
+            "--output-tokens-max", default="0", callback=_number, metavar="N",
             help="The most output per choice, reasoning included.",
         ),
         click.option(
-            "--output-tokens-min", type=tokens, metavar="N",
+            "--output-tokens-min", callback=_number, metavar="N",
             help="The least output that would do.  [default: the most]",
         ),
         click.option("--choices", default=1, type=click.IntRange(1, 128), metavar="N",

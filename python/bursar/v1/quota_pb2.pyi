@@ -20,8 +20,8 @@ among the details of its status (the trailer `grpc-status-details-bin`). The tex
 - ALREADY_EXISTS: ID_USED_WITH_OTHER_CONTENT. The content is every field but the id and `durability`.
 - NOT_FOUND: RESERVATION_NOT_FOUND. It was never granted here, or settled too long ago to be remembered.
 - FAILED_PRECONDITION: RESERVATION_NOT_OPEN, USAGE_TOO_OLD.
-- UNAVAILABLE: DRAINING, LEDGER_FULL, DISK_FULL, POISONED, TOO_MANY_COUNTS. No decision can be made now; the
-  metadata `grpc-retry-pushback-ms` and a `google.rpc.RetryInfo` say when to call again.
+- UNAVAILABLE: DRAINING, LEDGER_FULL, DISK_FULL, LEDGER_UNREADABLE, POISONED, TOO_MANY_COUNTS. There is no answer
+  now; the metadata `grpc-retry-pushback-ms` and a `google.rpc.RetryInfo` say when to call again.
 - UNIMPLEMENTED: NOT_SERVED, by this version.
 - INTERNAL: BUG, in the sidecar.
 There may be more: take a reason you do not know by its status. A failure without an ErrorInfo is not the sidecar's

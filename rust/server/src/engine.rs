@@ -10,7 +10,7 @@ use bursar_quota::{
     RecordAnswer, RecordRequest, ReleaseAnswer, ReleaseRequest, ReserveAnswer, ReserveRequest,
     Rules, State, Timestamp, Unit,
 };
-use bursar_store::{Room, Store};
+use bursar_store::{ReadError, Room, Store};
 
 use crate::clock::Clock;
 use crate::deadlines::Deadlines;
@@ -225,11 +225,13 @@ impl Engine {
             return Err(Fault::Unavailable(Unavailable::Draining));
         }
         let now = self.begin()?;
-        self.room_for_reservations()?;
         let past = self.past(&request.id)?;
         let answer = self.rules(now).reserve(request, past.as_ref())?;
         let sequence = match &answer {
-            ReserveAnswer::Granted(_, Some(event)) => self.enter(now, event)?,
+            ReserveAnswer::Granted(_, Some(event)) => {
+                self.room_for_reservations()?;
+                self.enter(now, event)?
+            }
             ReserveAnswer::Granted(_, None) | ReserveAnswer::Denied(_) => 0,
             ReserveAnswer::Replayed(grant) => grant.sequence,
         };
@@ -446,9 +448,14 @@ impl Engine {
     }
 
     fn read(&mut self, sequence: u64) -> Result<(Timestamp, Event), Fault> {
-        self.store
-            .read(sequence)
-            .map_err(|error| Fault::Bug(format!("entry {sequence} cannot be read: {error}")))
+        self.store.read(sequence).map_err(|error| match error {
+            ReadError::Io { .. } | ReadError::Broken { .. } => {
+                Fault::Unavailable(Unavailable::Unreadable(error.to_string().into()))
+            }
+            ReadError::Absent(_) | ReadError::Format { .. } | ReadError::Codec { .. } => {
+                Fault::Bug(format!("entry {sequence} cannot be read: {error}"))
+            }
+        })
     }
 }
 

@@ -13,7 +13,7 @@ use tonic_types::{ErrorDetails, StatusExt as _};
 pub(crate) const DOMAIN: &str = "bursar";
 
 /// The names of all faults, under which they are counted and sent.
-pub(crate) const NAMES: [&str; 13] = [
+pub(crate) const NAMES: [&str; 14] = [
     "INVALID_FIELD",
     "MESSAGE_UNREADABLE",
     "ID_USED_WITH_OTHER_CONTENT",
@@ -23,6 +23,7 @@ pub(crate) const NAMES: [&str; 13] = [
     "DRAINING",
     "LEDGER_FULL",
     "DISK_FULL",
+    "LEDGER_UNREADABLE",
     "POISONED",
     "TOO_MANY_COUNTS",
     "NOT_SERVED",
@@ -66,6 +67,8 @@ pub(crate) enum Unavailable {
     LedgerFull(Arc<str>),
     /// There is room for nothing; why.
     DiskFull(Arc<str>),
+    /// What the ledger says of an id cannot be read; why.
+    Unreadable(Arc<str>),
     /// A write failed: nothing more is answered until a restart has read what is on disk.
     Poisoned,
     /// Too many texts wait to be counted.
@@ -79,6 +82,7 @@ impl Unavailable {
             Self::Draining => "DRAINING",
             Self::LedgerFull(_) => "LEDGER_FULL",
             Self::DiskFull(_) => "DISK_FULL",
+            Self::Unreadable(_) => "LEDGER_UNREADABLE",
             Self::Poisoned => "POISONED",
             Self::TooManyCounts => "TOO_MANY_COUNTS",
         }
@@ -97,6 +101,11 @@ impl Unavailable {
             Self::DiskFull(why) => {
                 return format!(
                     "not even the room kept for settlements is left: {why}; free disk space"
+                );
+            }
+            Self::Unreadable(why) => {
+                return format!(
+                    "what the ledger says of this id cannot be read: {why}; look at the disk"
                 );
             }
             Self::Poisoned => {

@@ -7,7 +7,7 @@
 //! when whoever listens there lets go of the connection. `hold` is for a point that can be asked again and again.
 
 /// Every point there is, with the call that fails in its place.
-pub const POINTS: [(&str, &str); 14] = [
+pub const POINTS: [(&str, &str); 15] = [
     ("open-make", "fallocate of the segment that is begun at the opening"),
     ("turn", "none: a turn's write is not begun while it is held"),
     ("append", "none: between two changes in memory, where only a panic makes sense"),
@@ -21,6 +21,7 @@ pub const POINTS: [(&str, &str); 14] = [
     ("segment-sync", "fsync of it"),
     ("index-commit", "LMDB's commit of what the follower took"),
     ("usage-commit", "LMDB's commit of what was handed to the books"),
+    ("read", "pread of an old entry"),
     ("open-rewrite", "writing again, at the opening, what is not known durable"),
 ];
 

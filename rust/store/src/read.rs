@@ -10,6 +10,7 @@ use std::sync::Arc;
 use bursar_quota::{Event, Timestamp};
 
 use crate::codec::{self, CodecError};
+use crate::fault;
 use crate::frame::{self, Found, Frame};
 use crate::intern::Symbols;
 use crate::number::{narrow, wide};
@@ -134,7 +135,8 @@ pub(crate) fn entry_at(bytes: &[u8], offset: u64, segment: u64) -> Option<Frame<
 
 /// Reads a segment from its beginning to learn what it defines and where its entries are.
 pub(crate) fn load(path: &Path, segment: u64) -> Result<Loaded, ReadError> {
-    let bytes = std::fs::read(path).map_err(|error| io_error(path, error))?;
+    let bytes = fault::point("read").and_then(|()| std::fs::read(path));
+    let bytes = bytes.map_err(|error| io_error(path, error))?;
     let (mut symbols, mut offsets) = (Symbols::default(), Offsets::default());
     let mut offset = HEADER_BYTES;
     while let Some(frame) = entry_at(&bytes, offset, segment) {
@@ -209,6 +211,7 @@ pub(crate) fn decode(
 
 /// Up to so many bytes from an offset; fewer at the end of the file.
 pub(crate) fn read_at(file: &File, offset: u64, length: u64) -> io::Result<Vec<u8>> {
+    fault::point("read")?;
     let mut bytes = vec![0; narrow(length)];
     let mut filled = 0;
     while let Some(rest) = bytes.get_mut(filled..).filter(|rest| !rest.is_empty()) {

@@ -95,6 +95,16 @@ async fn a_full_disk_refuses_reservations_and_takes_settlements() {
         }
         let status = client.reserve(reserve("more", v1::Durability::Process)).await.unwrap_err();
         assert_eq!(served::reason(&status), "LEDGER_FULL");
+        // What needs no room is answered: the same again, and a denial.
+        let again = client.reserve(reserve(&open[0], v1::Durability::Process)).await.unwrap();
+        assert!(again.get_ref().replayed);
+        let asked = v1::ReserveRequest {
+            labels: [("tenant".into(), settings::TIGHT.into())].into(),
+            output_tokens_max: settings::TIGHT_TOKENS,
+            ..reserve("much", v1::Durability::Process)
+        };
+        let denied = client.reserve(asked).await.unwrap().into_inner().outcome;
+        assert!(matches!(denied, Some(v1::reserve_response::Outcome::Denial(_))), "{denied:?}");
         if point.starts_with("segment") {
             records_are_refused_once_nothing_is_left(&mut client).await;
         }
@@ -198,6 +208,28 @@ async fn what_was_written_while_a_sync_failed_was_never_durable() {
     println!("a commit whose sync failed was not acknowledged, and once after the restart");
 }
 
+async fn what_cannot_be_read_is_no_answer_and_is_one_again() {
+    let folder = tempfile::tempdir().unwrap();
+    let flag = folder.path().join("failing");
+    let fault = format!("read:EIO:{}", flag.display());
+    let child = Child::start(folder.path(), &[("BURSAR_FAULT_WHILE", &fault)]);
+    let mut client = child.client().await;
+    client.reserve(reserve("r1", v1::Durability::Process)).await.unwrap();
+    client.commit(commit("r1")).await.unwrap();
+    std::fs::write(&flag, "").unwrap();
+    let status = client.commit(commit("r1")).await.unwrap_err();
+    let told = (status.code(), served::reason(&status));
+    assert_eq!(told, (Code::Unavailable, "LEDGER_UNREADABLE".into()), "{status:?}");
+    assert!(status.message().contains("Input/output error"), "{status:?}");
+    // Whoever asks nothing of the past is answered.
+    client.reserve(reserve("r2", v1::Durability::Power)).await.unwrap();
+    client.commit(commit("r2")).await.unwrap();
+    std::fs::remove_file(&flag).unwrap();
+    assert!(client.commit(commit("r1")).await.unwrap().get_ref().replayed);
+    child.stop();
+    println!("what cannot be read is no answer, and is one again");
+}
+
 fn main() {
     if let Some(wanted) = child::wanted() {
         child::serve(wanted);
@@ -208,8 +240,9 @@ fn main() {
         an_answer_whose_write_fails_is_not_given().await;
         an_answer_at_power_waits_for_its_sync_and_others_do_not().await;
         what_was_written_while_a_sync_failed_was_never_durable().await;
+        what_cannot_be_read_is_no_answer_and_is_one_again().await;
         a_full_disk_refuses_reservations_and_takes_settlements().await;
         a_failure_ends_the_data_plane_and_is_told_to_whoever_waits().await;
     });
-    println!("{} passed, 0 failed", 4 + ENDS.len() + FULL.len());
+    println!("{} passed, 0 failed", 5 + ENDS.len() + FULL.len());
 }

@@ -67,7 +67,7 @@ pub struct Reservation {
     pub digest: u64,
     /// When it was granted.
     pub granted_at: Timestamp,
-    /// The first instant at which it is no longer open.
+    /// When its time is over, if nobody sets the wall clock meanwhile.
     pub expires_at: Timestamp,
     /// The model granted, aliases resolved.
     pub model: Arc<str>,

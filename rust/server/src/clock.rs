@@ -3,6 +3,8 @@
 use bursar_quota::Timestamp;
 use rustix::time::{ClockId, clock_gettime};
 
+use crate::deadlines::Lived;
+
 /// How far the wall may run ahead of what the boot clock says before that is suspected, in milliseconds.
 const JUMP_MS_MAX: i64 = 15 * 60 * 1_000;
 /// How long a suspected reading must hold before it is followed, in milliseconds.
@@ -33,6 +35,14 @@ impl Clock {
         match self {
             Self::Wall(wall) => Timestamp(wall.read(wall_ms(), boot_ms())),
             Self::Hand(at) => *at,
+        }
+    }
+
+    /// The instant on the clock that deadlines are kept on; a hand moves both.
+    pub(crate) fn lived(&self) -> Lived {
+        match self {
+            Self::Wall(_) => Lived(boot_ms()),
+            Self::Hand(at) => Lived(at.0),
         }
     }
 

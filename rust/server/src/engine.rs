@@ -101,10 +101,11 @@ impl Engine {
         store: Store,
         policy: Arc<Compiled>,
         (bounds, ledger_bytes_max, segment_bytes): (Bounds, u64, u64),
-        clock: Clock,
+        mut clock: Clock,
     ) -> Self {
+        let deadlines = Deadlines::of(&state, clock.now(), clock.lived());
         Self {
-            deadlines: Deadlines::of(&state),
+            deadlines,
             written: state.sequence(),
             counts: Counts::default(),
             in_force: (0, policy),
@@ -304,10 +305,11 @@ impl Engine {
         }
         let now = self.clock.now();
         let mut expired = 0;
-        while let Some(id) = self.deadlines.due(now) {
+        let lived = self.clock.lived();
+        while let Some(id) = self.deadlines.due(lived) {
             self.room_for_settlements()?;
             let Some(event) = self.rules(now).expire(id) else {
-                return Err(Fault::Bug(format!("reservation {id} is due and does not expire")));
+                return Err(Fault::Bug(format!("reservation {id} is due and not open")));
             };
             self.enter(now, &event)?;
             self.counts.expired += 1;
@@ -394,7 +396,7 @@ impl Engine {
     /// Appends an event and applies it. From here on it must succeed.
     fn enter(&mut self, now: Timestamp, event: &Event) -> Result<u64, Fault> {
         let sequence = self.store.append(now, event);
-        self.deadlines.note(sequence, now, event, &self.state);
+        self.deadlines.note(sequence, self.clock.lived(), event, &self.state);
         if let Err(error) = self.state.apply(sequence, now, event) {
             // What was appended is never written: the ledger stays as it was.
             self.poison(format!("an entry did not follow from the state: {error}"));

@@ -9,6 +9,7 @@ use bursar_quota::{
 };
 use bursar_store::{IndexHandle, ReadError};
 
+use crate::deadlines::{Lived, Place};
 use crate::engine::Engine;
 use crate::fault::Fault;
 use crate::listing::{self, Page};
@@ -16,9 +17,6 @@ use crate::wire::event;
 
 /// The most entries about one reservation: a settlement can be replaced, not often.
 const ENTRIES_MAX: usize = 16;
-
-/// A deadline with the sequence that makes it one reservation's.
-pub(crate) type Place = (Timestamp, u64);
 
 /// A page of open reservations: each as it is when its step comes to it.
 pub(crate) type Open = Page<(Arc<str>, Reservation), Place>;
@@ -94,7 +92,7 @@ pub(crate) fn answered(page: Open) -> v1::ListReservationsResponse {
 
 fn place_from_token(token: &str) -> Option<Place> {
     let (at, sequence) = token.split_once('.')?;
-    Some((Timestamp(at.parse().ok()?), sequence.parse().ok()?))
+    Some((Lived(at.parse().ok()?), sequence.parse().ok()?))
 }
 
 /// Where the ledger speaks of an id last: its grant while it is open, else its settlement or record.

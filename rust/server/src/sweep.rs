@@ -30,6 +30,7 @@ pub(crate) async fn sweep(shared: &Shared) {
 pub(crate) fn once(engine: &mut Engine, steps_max: usize) -> Result<(bool, u64), Fault> {
     let now = engine.begin()?;
     let more = engine.state.forget(now, &engine.bounds, steps_max);
-    let nap_ms = engine.deadlines.next().map_or(NAP_MS_MAX, |at| now.until(at).0);
+    let lived = engine.clock.lived();
+    let nap_ms = engine.deadlines.next().map_or(NAP_MS_MAX, |at| lived.until(at).0);
     Ok((more, nap_ms.clamp(1, NAP_MS_MAX)))
 }

@@ -159,7 +159,8 @@ pub(crate) fn find(
     let mut at = offsets.before(sequence);
     let mut window = OFFSETS_EVERY_BYTES;
     loop {
-        let bytes = read_at(file, at, window).map_err(|error| io_error(path, error))?;
+        let bytes = fault::point("read").and_then(|()| read_at(file, at, window));
+        let bytes = bytes.map_err(|error| io_error(path, error))?;
         let mut inside = 0;
         while let Found::Entry(frame) = frame::at(&bytes, inside, segment) {
             match frame.sequence.cmp(&sequence) {
@@ -211,7 +212,6 @@ pub(crate) fn decode(
 
 /// Up to so many bytes from an offset; fewer at the end of the file.
 pub(crate) fn read_at(file: &File, offset: u64, length: u64) -> io::Result<Vec<u8>> {
-    fault::point("read")?;
     let mut bytes = vec![0; narrow(length)];
     let mut filled = 0;
     while let Some(rest) = bytes.get_mut(filled..).filter(|rest| !rest.is_empty()) {

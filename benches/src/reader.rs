@@ -4,7 +4,7 @@ use std::collections::BTreeMap;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::thread::{self, JoinHandle};
-use std::time::Instant;
+use std::time::{Duration, Instant};
 
 use bursar_proto::v1;
 use bursar_server::{AskError, Running};
@@ -98,6 +98,17 @@ impl Reader<'_> {
         self.running.explain(v1::ExplainRequest { question: Some(request) })?;
         self.running.reservation(v1::GetReservationRequest { reservation_id: id })?;
         self.running.metrics()?;
+        self.past()
+    }
+
+    /// A look at what happened first, as whoever begins to watch from there has it.
+    fn past(&mut self) -> Result<(), Failure> {
+        let from_the_first =
+            v1::WatchEventsRequest { after_sequence: Some(0), ..Default::default() };
+        if let Some(mut watch) = self.running.watch(from_the_first)? {
+            watch.next(Duration::ZERO)?;
+        }
+        self.questions += 1;
         Ok(())
     }
 

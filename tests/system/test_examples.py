@@ -20,6 +20,7 @@ import grpc
 import pytest
 from tests.system.conftest import Stock
 
+from bursar.testing import SILENCE, ScriptedSidecar, failure
 from bursar.v1 import quota_pb2
 
 if TYPE_CHECKING:
@@ -353,3 +354,35 @@ def test_an_example_says_that_there_is_no_sidecar(
             done = chat.ask("say 30", tenant="acme")
             assert (done.returncode, done.stdout) == (3, ""), done
             said(done, "error: no decision: NO_ANSWER: .")
+
+
+def test_an_example_repeats_what_was_unavailable_and_goes_on(
+    example: tuple[str, Path, Example], model: str
+) -> None:
+    """The same question under the same id, and one answer that counts."""
+    draining = failure("UNAVAILABLE", reason="DRAINING")
+    with ScriptedSidecar() as sidecar:
+        sidecar.answer("Reserve", draining, draining)
+        done = Chat(example, sidecar.target, model).ask("say 30", tenant="acme")
+        assert (done.returncode, len(done.stdout.split())) == (0, 30), done
+        said(done, "granted: ", "committed: 32 tokens$")
+        asked = sidecar.asked("Reserve")
+        assert len(asked) == 3
+        assert asked[0] == asked[1] == asked[2]
+        assert [each.state for each in sidecar.reservations.values()] == ["committed"]
+
+
+def test_an_example_gives_back_what_it_never_heard_of(
+    example: tuple[str, Path, Example], model: str
+) -> None:
+    """No answer came in time, so it may be granted all the same: its id is released."""
+    with ScriptedSidecar() as sidecar:
+        sidecar.answer("Reserve", SILENCE)
+        chat = Chat(example, sidecar.target, model)
+        chat.environment["RESERVE_WITHIN_MS"] = "2000"
+        done = chat.ask("say 30", tenant="acme")
+        assert (done.returncode, done.stdout) == (3, ""), done
+        said(done, "error: no decision: NO_ANSWER: .")
+        asked = cast("quota_pb2.ReserveRequest", sidecar.asked("Reserve")[0])
+        released = cast("quota_pb2.ReleaseRequest", sidecar.wait_for("Release"))
+        assert released.reservation_id == asked.reservation_id

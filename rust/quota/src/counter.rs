@@ -1,5 +1,6 @@
 //! A counter: one limit, one unit, one scope value, one window.
 
+use std::hash::{Hash, Hasher};
 use std::sync::Arc;
 
 use hashbrown::Equivalent;
@@ -8,7 +9,7 @@ use crate::policy::Unit;
 use crate::time::Timestamp;
 
 /// What makes a counter that counter. Order is by limit, unit, scope, then window.
-#[derive(Debug, Clone, PartialEq, Eq, PartialOrd, Ord, Hash)]
+#[derive(Debug, Clone, PartialEq, Eq, PartialOrd, Ord)]
 pub struct CounterKey {
     /// A digest over all that makes the limit's counters what they are: name, match, except, scope, window.
     pub identity: u64,
@@ -35,15 +36,52 @@ impl CounterKey {
     }
 }
 
-/// A counter's key borrowed from a request, so that looking one up makes nothing. It hashes as the key does:
-/// the same fields in the same order.
-#[derive(Debug, Clone, Copy, Hash)]
+impl Hash for CounterKey {
+    fn hash<H: Hasher>(&self, state: &mut H) {
+        hash(
+            self.identity,
+            self.unit,
+            self.span,
+            self.scope.iter().map(|(_, value)| &**value),
+            state,
+        );
+    }
+}
+
+/// What tells counters apart: the identity stands for the limit's name and for the labels of its scope.
+fn hash<'a, H: Hasher>(
+    identity: u64,
+    unit: Unit,
+    span: Span,
+    values: impl Iterator<Item = &'a str>,
+    state: &mut H,
+) {
+    state.write_u64(identity);
+    state.write_u8(unit as u8);
+    state.write_i64(span.start.map_or(i64::MIN, |start| start.0));
+    values.for_each(|value| value.hash(state));
+}
+
+/// A counter's key borrowed from a request, so that looking one up makes nothing. It hashes as the key does.
+#[derive(Debug, Clone, Copy)]
 pub(crate) struct KeyRef<'a> {
     pub(crate) identity: u64,
     pub(crate) unit: Unit,
     pub(crate) scope: &'a [(&'a str, &'a str)],
     pub(crate) span: Span,
     pub(crate) limit: &'a Arc<str>,
+}
+
+impl Hash for KeyRef<'_> {
+    fn hash<H: Hasher>(&self, state: &mut H) {
+        hash(
+            self.identity,
+            self.unit,
+            self.span,
+            self.scope.iter().map(|(_, value)| *value),
+            state,
+        );
+    }
 }
 
 impl KeyRef<'_> {

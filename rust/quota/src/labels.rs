@@ -9,9 +9,18 @@ impl Labels {
     pub fn new(
         pairs: impl IntoIterator<Item = (impl Into<Box<str>>, impl Into<Box<str>>)>,
     ) -> Self {
-        let by_key: std::collections::BTreeMap<Box<str>, Box<str>> =
+        let mut pairs: Vec<(Box<str>, Box<str>)> =
             pairs.into_iter().map(|(key, value)| (key.into(), value.into())).collect();
-        Self(by_key.into_iter().collect())
+        // Stable, so that of equal keys the one given last is last.
+        pairs.sort_by(|(a, _), (b, _)| a.cmp(b));
+        pairs.dedup_by(|later, kept| {
+            let same = later.0 == kept.0;
+            if same {
+                std::mem::swap(later, kept);
+            }
+            same
+        });
+        Self(pairs.into())
     }
 
     /// The value under a key.
@@ -41,5 +50,20 @@ impl Labels {
     /// Whether there are none.
     pub fn is_empty(&self) -> bool {
         self.0.is_empty()
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn labels_are_sorted_and_of_a_key_given_twice_the_last_value_counts() {
+        let labels =
+            Labels::new([("b", "1"), ("a", "2"), ("b", "3"), ("a", "4"), ("c", "5"), ("b", "6")]);
+        let pairs: Vec<_> = labels.iter().collect();
+        assert_eq!(pairs, [("a", "4"), ("b", "6"), ("c", "5")]);
+        assert_eq!(labels.get("b"), Some("6"));
+        assert_eq!(labels.with([("b", "7")]).get("b"), Some("7"));
     }
 }

@@ -16,7 +16,8 @@ if TYPE_CHECKING:
         NotAllowed,
         NotOpen,
         NotSettled,
-        Undecided,
+        Unanswered,
+    Undecided,
         UnknownReservation,
     )
     from bursar.outbox import Stats
@@ -39,6 +40,7 @@ __all__ = [
     "NotSettled",
     "Reservation",
     "Stats",
+    "Unanswered",
     "Undecided",
     "UnknownReservation",
     "Usage",

@@ -4,8 +4,10 @@ from __future__ import annotations
 
 import asyncio
 import os
+import re
 import threading
 import time
+from pathlib import Path
 from typing import cast
 
 import grpc
@@ -33,6 +35,13 @@ _CHANNEL_OPTIONS = (
     ("grpc.min_reconnect_backoff_ms", 200),
     ("grpc.max_reconnect_backoff_ms", 1000),
 )
+
+
+_OFF = "off"  # what turns one of a sidecar's listeners off
+_PORT_MAX = 65_535
+
+# How gRPC writes targets that are no HOST:PORT.
+_SCHEMES = ("unix:", "unix-abstract:", "dns:", "ipv4:", "ipv6:")
 
 
 class Process:
@@ -164,8 +173,14 @@ def error_from(error: grpc.RpcError, target: str) -> BursarError:
             elif detail.Unpack(bad):
                 fields = [(each.field, each.description) for each in bad.field_violations]
     made = from_status(code.name, message, reason=reason, fields=fields)
+    if code is grpc.StatusCode.UNIMPLEMENTED and not reason:
+        return InvalidRequest(
+            f"what answers at {target} does not serve this call ({message}): it is another port of "
+            "the sidecar, such as admin's, or another server"
+        )
     if isinstance(made, Undecided) and not reason:
-        unanswered = Unanswered(f"no answer from the sidecar at {target} ({code.name}: {message})")
+        why = f"{code.name}: {message}{_absent(target)}"
+        unanswered = Unanswered(f"no answer from the sidecar at {target} ({why})")
         unanswered.is_bug = made.is_bug
         return unanswered
     return made
@@ -174,12 +189,36 @@ def error_from(error: grpc.RpcError, target: str) -> BursarError:
 def find_target(target: str) -> str:
     """Gives the target, or the one that the environment says; raises InvalidRequest for none."""
     if target:
-        return target
-    if socket := os.environ.get("BURSAR_SOCKET"):
+        return _checked(target)
+    # As `bursar serve` reads them: either may be off.
+    socket, listen = (os.environ.get(name) for name in ("BURSAR_SOCKET", "BURSAR_LISTEN"))
+    if socket and socket != _OFF:
         return f"unix:{socket}"
-    if listen := os.environ.get("BURSAR_LISTEN"):
-        return listen
+    if listen and listen != _OFF:
+        return _checked(listen)
     raise InvalidRequest(
         "say where the sidecar listens: Client('unix:/run/bursar/bursar.sock') or "
         "Client('127.0.0.1:7420'), or set BURSAR_SOCKET or BURSAR_LISTEN"
     )
+
+
+def _checked(target: object) -> str:
+    """Gives a target back; raises InvalidRequest unless it is one that can be dialled."""
+    if isinstance(target, str):
+        if target.startswith(_SCHEMES):
+            return target
+        host, _, port = target.rpartition(":")
+        if host and "/" not in host and port.isdecimal() and 0 < int(port) <= _PORT_MAX:
+            return target
+    hint = f"; write unix:{target}" if str(target).startswith("/") else ""
+    raise InvalidRequest(
+        f"the target must be unix:/run/bursar/bursar.sock or HOST:PORT (got {target!r}){hint}"
+    )
+
+
+def _absent(target: str) -> str:
+    """Says where a target's socket is not there at all, which gRPC words as any other failure."""
+    if not target.startswith("unix:"):
+        return ""
+    path = Path(re.sub("^//", "", target.removeprefix("unix:")))
+    return "" if path.exists() else "; no socket lies there"

@@ -66,4 +66,7 @@ def labels(**added: str) -> Labels:
 
     Blocks nest and the inner one wins; a new thread starts without them.
     """
+    for key, value in added.items():
+        if not isinstance(value, str):
+            raise InvalidRequest(f"label {key} must be a text (got {value!r})")
     return Labels(added)

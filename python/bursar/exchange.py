@@ -5,19 +5,27 @@ from __future__ import annotations
 import logging
 import random
 import time
-from collections.abc import Callable, Iterable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from datetime import datetime, timedelta
 from typing import Literal, Required, TypedDict, TypeVar, cast, get_args
 
+from google.protobuf.message import Message
+
+from bursar import less as less_than
 from bursar.arguments import (
+    NUMBER_32_MAX,
     DurabilityName,
     OutcomeName,
     durability_to_wire,
+    instant_unix_ms,
+    label_map,
     new_id,
     outcome_to_wire,
     to_ms,
     whole,
 )
+from bursar.arguments import text as text_of
+from bursar.arguments import texts as texts_of
 from bursar.context import current_labels
 from bursar.errors import (
     BursarError,
@@ -30,7 +38,7 @@ from bursar.errors import (
 )
 from bursar.outbox import Outbox
 from bursar.providers import Line, MeterName, chat_to_wire, read_usage
-from bursar.steps import COMMIT, RECORD, RELEASE, RESERVE, Disk, Pause, Steps, ask
+from bursar.steps import COMMIT, RECORD, RELEASE, RESERVE, Disk, Method, Pause, Steps, ask
 from bursar.v1 import quota_pb2, spool_pb2
 
 OnUndecided = Literal["deny", "allow"]
@@ -64,6 +72,8 @@ _ON_UNDECIDED = (
 
 _A = TypeVar("_A")
 _R = TypeVar("_R")
+_Asked = TypeVar("_Asked", bound=Message)
+_Answer = TypeVar("_Answer", bound=Message)
 
 _log = logging.getLogger("bursar")
 
@@ -132,14 +142,16 @@ def reserve_request(
     dry_run: bool = False,
 ) -> quota_pb2.ReserveRequest:
     """Makes the request of what a caller said; raises InvalidRequest, naming what is wrong."""
+    if tools and chat is None:
+        raise InvalidRequest("tools go with chat: give the messages too, or leave tools out")
     request = quota_pb2.ReserveRequest(
-        reservation_id=new_id() if reservation_id is None else reservation_id,
-        model=model,
-        fallback_models=fallback_models,
-        service_tier=service_tier,
-        labels={**current_labels.get(), **(labels or {})},
+        reservation_id=_id(reservation_id, "reservation_id"),
+        model=text_of(model, "model"),
+        fallback_models=texts_of(fallback_models, "fallback_models"),
+        service_tier=text_of(service_tier, "service_tier"),
+        labels={**current_labels.get(), **label_map(labels)},
         output_tokens_max=whole(output_tokens_max, "output_tokens_max"),
-        choices=whole(choices, "choices"),
+        choices=whole(choices, "choices", most=NUMBER_32_MAX),
         ttl_ms=to_ms(ttl, "ttl"),
         dry_run=dry_run,
         durability=durability_to_wire(durability),
@@ -157,6 +169,10 @@ def reserve_request(
     return request
 
 
+def _id(given: str | None, name: str) -> str:
+    return new_id() if given is None else text_of(given, name)
+
+
 def _set_input(request: quota_pb2.ReserveRequest, given: Mapping[str, object]) -> None:
     """Sets the one form of input that is given; none: zero tokens."""
     if len(given) > 1:
@@ -165,7 +181,7 @@ def _set_input(request: quota_pb2.ReserveRequest, given: Mapping[str, object]) -
         if name in {"input_tokens", "input_bytes"}:
             setattr(request, name, whole(value, name))
         elif name == "text":
-            request.input_text = cast("str", value)
+            request.input_text = text_of(value, name)
         elif name == "chat":
             request.input_chat.CopyFrom(cast("quota_pb2.Chat", value))
         else:
@@ -207,18 +223,16 @@ def record_request(
     durability: DurabilityName | None = None,
 ) -> quota_pb2.RecordRequest:
     """Makes the request that enters usage without a reservation; raises InvalidRequest."""
-    if occurred_at.tzinfo is None:
-        raise InvalidRequest(f"occurred_at must have a time zone (got {occurred_at!r})")
     usage = read_usage(answer, granted_model=model)
     return quota_pb2.RecordRequest(
-        record_id=new_id() if record_id is None else record_id,
-        model=usage.model or model,
+        record_id=_id(record_id, "record_id"),
+        model=text_of(usage.model or model, "model"),
         model_version=usage.model_version,
         service_tier=service_tier
         or ("" if usage.service_tier == "standard" else usage.service_tier),
-        labels={**current_labels.get(), **(labels or {})},
+        labels={**current_labels.get(), **label_map(labels)},
         lines=[line.to_wire() for line in usage.lines],
-        occurred_at_unix_ms=int(occurred_at.timestamp() * 1000),
+        occurred_at_unix_ms=instant_unix_ms(occurred_at, "occurred_at"),
         response_id=usage.response_id,
         outcome=outcome_to_wire(outcome),
         total_tokens=usage.total_tokens,
@@ -236,8 +250,8 @@ def count_request(
 ) -> quota_pb2.CountTokensRequest:
     """Makes the request to count texts or a chat."""
     return quota_pb2.CountTokensRequest(
-        model=model,
-        texts=[texts] if isinstance(texts, str) else texts,
+        model=text_of(model, "model"),
+        texts=texts_of([texts] if isinstance(texts, str) else texts, "texts"),
         chat=None if chat is None else chat_to_wire(chat, tools),
     )
 
@@ -496,13 +510,17 @@ def _attempt(entry: spool_pb2.SpoolEntry, timeout_s: float) -> Steps[tuple[Settl
     Gives the answer and whether it was recorded.
     """
     if entry.HasField("release"):
-        return (yield from ask(RELEASE, entry.release, timeout_s)), False
+        bare = quota_pb2.ReleaseRequest(reservation_id=entry.reservation_id)
+        less = iter([("its reason", bare)])
+        return (yield from _accepted(RELEASE, entry.release, less, timeout_s)), False
     try:
-        return (yield from ask(COMMIT, entry.commit, timeout_s)), False
+        commits = less_than.commits(entry.commit)
+        return (yield from _accepted(COMMIT, entry.commit, commits, timeout_s)), False
     except (UnknownReservation, NotOpen):  # not open: it was recorded under this id before
         if not entry.HasField("record"):
             raise
-    recorded = yield from ask(RECORD, entry.record, timeout_s)
+    records = less_than.records(entry.record)
+    recorded = yield from _accepted(RECORD, entry.record, records, timeout_s)
     answer = quota_pb2.CommitResponse(
         tokens_committed=recorded.tokens_committed,
         cost_committed_nanos=recorded.cost_committed_nanos,
@@ -511,6 +529,29 @@ def _attempt(entry: spool_pb2.SpoolEntry, timeout_s: float) -> Steps[tuple[Settl
         ledger_sequence=recorded.ledger_sequence,
     )
     return answer, True
+
+
+def _accepted(
+    method: Method[_Asked, _Answer],
+    request: _Asked,
+    instead: Iterator[tuple[str, _Asked]],
+    timeout_s: float,
+) -> Steps[_Answer]:
+    """Settles, saying less where the sidecar refuses what was said: usage must not get lost."""
+    try:
+        return (yield from ask(method, request, timeout_s))
+    except InvalidRequest as error:
+        if _is_early(error):
+            raise
+        refusal = error
+    for left_out, less in instead:
+        try:
+            answer = yield from ask(method, less, timeout_s)
+        except InvalidRequest:
+            continue
+        _log.error("a %s leaves out %s, as it was refused: %s", method.name, left_out, refusal)
+        return answer
+    raise refusal
 
 
 def _is_early(error: BursarError) -> bool:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import logging
 import time
+from collections.abc import Sequence
 
 from bursar.arguments import CommitArguments, OutcomeName
 from bursar.providers import StreamUsage, Usage
@@ -14,9 +15,9 @@ _log = logging.getLogger("bursar")
 class Followed:
     """What is known of a stream while its events are handed on."""
 
-    def __init__(self, *, granted_model: str, granted_at_s: float) -> None:
+    def __init__(self, *, granted_model: str, others: Sequence[str], granted_at_s: float) -> None:
         """Follows a call of `granted_model`, granted at an instant of `time.monotonic`."""
-        self._said = StreamUsage(granted_model=granted_model)
+        self._said = StreamUsage(granted_model=granted_model, others=others)
         self._granted_at_s = granted_at_s
         self._first_at_s: float | None = None
 

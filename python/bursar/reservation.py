@@ -18,7 +18,7 @@ from collections.abc import (
 from dataclasses import dataclass
 from datetime import UTC, datetime, timedelta
 from types import TracebackType
-from typing import Self, TypeVar, Unpack, cast
+from typing import Any, Self, TypeVar, Unpack, cast
 
 from bursar.arguments import (
     CommitArguments,
@@ -26,12 +26,13 @@ from bursar.arguments import (
     OutcomeName,
     ReleaseArguments,
     durability_to_wire,
+    label_map,
     outcome_to_wire,
     to_ms,
     to_seconds,
 )
 from bursar.connection import Process
-from bursar.errors import NotSettled
+from bursar.errors import InvalidRequest, NotSettled
 from bursar.exchange import Decision, Exchange, Settlement
 from bursar.follow import Followed
 from bursar.providers import Usage, proves_not_run, read_usage
@@ -41,6 +42,17 @@ from bursar.v1 import quota_pb2, spool_pb2
 _REASON_CHARACTERS_MAX = 200
 
 _log = logging.getLogger("bursar")
+
+# What a commit may say besides the usage, by name; None says nothing.
+_BESIDES: Mapping[str, Callable[[quota_pb2.CommitRequest, Any], None]] = {
+    "model": lambda request, model: setattr(request, "model", model or request.model),
+    "labels": lambda request, labels: request.labels.update(label_map(labels)),
+    "latency": lambda request, span: setattr(request, "latency_ms", to_ms(span, "latency")),
+    "first_token": lambda request, span: setattr(
+        request, "first_token_ms", to_ms(span, "first_token")
+    ),
+    "durability": lambda request, word: setattr(request, "durability", durability_to_wire(word)),
+}
 
 _Event = TypeVar("_Event")
 
@@ -161,7 +173,11 @@ class ReservationFacts:
         return Leaving(warns=error is None)
 
     def _follow(self) -> Followed:
-        self._followed = Followed(granted_model=self.model, granted_at_s=self._granted_at_s)
+        self._followed = Followed(
+            granted_model=self.model,
+            others=self._other_models,
+            granted_at_s=self._granted_at_s,
+        )
         return self._followed
 
     def _warn(self) -> None:
@@ -177,23 +193,16 @@ class ReservationFacts:
         answer: object,
         *,
         outcome: OutcomeName | None = None,
-        labels: Mapping[str, str] | None = None,
-        latency: timedelta | float | None = None,
-        first_token: timedelta | float | None = None,
-        durability: DurabilityName | None = None,
         timeout: timedelta | float | None = None,
+        **besides: object,
     ) -> Steps[Settlement | None]:
         """The steps of a commit; they raise nothing but an interruption or a cancellation."""
-        try:
-            request = self._commit_request(answer, outcome)
-            request.labels.update(labels or {})
-            request.latency_ms = to_ms(latency, "latency")
-            request.first_token_ms = to_ms(first_token, "first_token")
-            request.durability = durability_to_wire(durability)
-        except Exception:  # noqa: BLE001  whatever it is, the caller's path goes on
-            # The model has run: its usage must not get lost because we cannot read it.
-            _log.exception("reservation %s: commits as unknown", self.reservation_id)
-            request = self._commit_request(None, "unknown")
+        request = self._commit_request(answer, outcome)
+        for name, value in besides.items():
+            try:
+                _BESIDES[name](request, value)
+            except Exception:  # noqa: BLE001  whatever it is, the usage is what counts
+                _log.exception("reservation %s: commits without %s", self.reservation_id, name)
         entry = spool_pb2.SpoolEntry(
             reservation_id=self.reservation_id,
             commit=request,
@@ -225,18 +234,43 @@ class ReservationFacts:
     def _commit_request(
         self, answer: object, outcome: OutcomeName | None
     ) -> quota_pb2.CommitRequest:
-        usage = Usage(()) if answer is None else read_usage(answer, granted_model=self.model)
+        """What was used, and how the call ended; what cannot be read is unknown, and logged."""
+        try:
+            usage = Usage(()) if answer is None else self._read(answer)
+            lines = [line.to_wire() for line in usage.lines]
+        except Exception:  # noqa: BLE001  whatever it is, the caller's path goes on
+            # The model has run: its usage must not get lost because we cannot read it.
+            _log.exception("reservation %s: commits as unknown", self.reservation_id)
+            usage, lines, outcome = Usage(()), [], "unknown"
         tier_reserved = self.request.service_tier or "standard"
         return quota_pb2.CommitRequest(
             reservation_id=self.reservation_id,
-            lines=[line.to_wire() for line in usage.lines],
-            outcome=outcome_to_wire(outcome or ("completed" if usage.lines else "unknown")),
+            lines=lines,
+            outcome=self._outcome(outcome, "completed" if lines else "unknown"),
             model=usage.model,
             model_version=usage.model_version,
             service_tier="" if usage.service_tier == tier_reserved else usage.service_tier,
             response_id=usage.response_id,
             total_tokens=usage.total_tokens,
         )
+
+    def _read(self, answer: object) -> Usage:
+        return read_usage(answer, granted_model=self.model, others=self._other_models)
+
+    @property
+    def _other_models(self) -> tuple[str, ...]:
+        """The models that were asked for besides the one granted."""
+        asked = (self.request.model, *self.request.fallback_models)
+        return tuple(model for model in asked if model != self.model)
+
+    def _outcome(
+        self, outcome: OutcomeName | None, otherwise: OutcomeName
+    ) -> quota_pb2.Outcome.ValueType:
+        try:
+            return outcome_to_wire(outcome or otherwise)
+        except InvalidRequest:
+            _log.exception("reservation %s: commits as %s", self.reservation_id, otherwise)
+            return outcome_to_wire(otherwise)
 
     def _settle(
         self, entry: spool_pb2.SpoolEntry, timeout: timedelta | float | None
@@ -248,7 +282,7 @@ class ReservationFacts:
             return None
         try:
             self._process.check()
-            hold_s = None if timeout is None else to_seconds(timeout)
+            hold_s = self._hold_s(timeout)
             answer = yield from self._exchange.settle(
                 entry, hold_s=hold_s, undecided=self.undecided
             )
@@ -258,6 +292,13 @@ class ReservationFacts:
         if answer is not None:
             self._settlement = answer
         return answer
+
+    def _hold_s(self, timeout: timedelta | float | None) -> float | None:
+        try:
+            return None if timeout is None else to_seconds(timeout)
+        except Exception:  # noqa: BLE001  the same
+            _log.exception("reservation %s: settles with the usual timeout", self.reservation_id)
+            return None
 
 
 class Reservation(ReservationFacts):
@@ -287,8 +328,9 @@ class Reservation(ReservationFacts):
         With none, the outcome is unknown or failed, and the policy decides what is charged. It
         never raises. What finds no answer within `timeout` (1 s) goes on in the background, from
         this machine's disk, until the sidecar has counted it; None is returned then, and where the
-        sidecar refused it, which is logged. By name: `outcome`, `labels`, `latency`, `first_token`,
-        `durability`, `timeout`.
+        sidecar refused it, which is logged. What it says wrongly besides the usage is left out, and
+        logged. By name: `outcome`, `model`, `labels`, `latency`, `first_token`, `durability`,
+        `timeout`.
         """
         return cast("quota_pb2.CommitResponse | None", self._run(self._commit(answer, **said)))
 

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
+
 from bursar.errors import InvalidRequest
 from bursar.providers.fields import count, get, text
 from bursar.providers.lines import Line, Usage, some
@@ -15,7 +17,7 @@ def unwrapped(answer: object) -> object:
     return answer
 
 
-def usage_of(answer: object, granted_model: str) -> Usage | None:
+def usage_of(answer: object, models: Sequence[str]) -> Usage | None:
     """Reads a message or a usage alone; None if it is neither of Anthropic's."""
     if get(answer, "type") != "message":
         return Usage(lines=_lines(answer)) if _is_usage(answer) else None
@@ -25,7 +27,7 @@ def usage_of(answer: object, granted_model: str) -> Usage | None:
             "this message has no usage; of a stream, commit what get_final_message() gives, or "
             "have its events followed by reservation.follow(stream)"
         )
-    model, model_version = split_model(text(answer, "model"), granted_model)
+    model, model_version = split_model(text(answer, "model"), models)
     return Usage(
         lines=_lines(usage),
         model=model,

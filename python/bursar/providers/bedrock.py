@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
+
 from bursar.errors import InvalidRequest
 from bursar.providers.fields import count, get, items, text
 from bursar.providers.lines import Line, Usage, some
@@ -14,7 +16,7 @@ def unwrapped(answer: object) -> object:
     return get(answer, "metadata") or answer if get(answer, "usage") is None else answer
 
 
-def usage_of(answer: object, _granted_model: str) -> Usage | None:
+def usage_of(answer: object, _models: Sequence[str]) -> Usage | None:
     """Reads an answer of Converse, or its usage alone; None if it is neither of Bedrock's.
 
     It names no model: what answered is what was asked.

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 
 from bursar.errors import InvalidRequest
 from bursar.providers.fields import describe, get, items, text
@@ -18,9 +18,15 @@ def chat_to_wire(
     Takes messages and tools of OpenAI's chats, items of its responses, and Anthropic's messages and
     tools (its `system` as a message of that role).
     """
+    for name, given in (("chat", messages), ("tools", tools or ())):
+        if isinstance(given, (str, bytes, Mapping)) or not isinstance(given, Iterable):
+            raise InvalidRequest(
+                f'{name} must be a list, of dicts such as {{"role": "user", "content": "…"}} for '
+                f"messages (got {describe(given)})"
+            )
     return quota_pb2.Chat(
         messages=[_message_to_wire(message) for message in messages],
-        tools=[_tool_to_wire(tool) for tool in tools],
+        tools=[_tool_to_wire(tool) for tool in tools or ()],
     )
 
 

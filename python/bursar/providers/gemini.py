@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
+
 from bursar.errors import InvalidRequest
 from bursar.providers.fields import count, get, items, text
 from bursar.providers.lines import Line, Usage, some
@@ -14,7 +16,7 @@ _TOTAL = ("total_token_count", "totalTokenCount")
 _VERSION = ("model_version", "modelVersion")
 
 
-def usage_of(answer: object, granted_model: str) -> Usage | None:
+def usage_of(answer: object, models: Sequence[str]) -> Usage | None:
     """Reads a response or a usage alone, as object or JSON; None if it is neither of Gemini's."""
     usage = get(answer, *_USAGE)
     if usage is None:
@@ -24,7 +26,7 @@ def usage_of(answer: object, granted_model: str) -> Usage | None:
             raise InvalidRequest("this response has no usage; of a stream, commit the last chunk")
         return None
     read = _read(usage)
-    model, model_version = split_model(text(answer, *_VERSION), granted_model)
+    model, model_version = split_model(text(answer, *_VERSION), models)
     return Usage(
         lines=read.lines,
         total_tokens=read.total_tokens,

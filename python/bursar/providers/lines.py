@@ -37,8 +37,8 @@ class Line:
     source: str = ""
     basis: BasisName = "measured"
 
-    def to_wire(self) -> quota_pb2.Line:
-        """Makes the message; raises InvalidRequest for a meter, basis or number that is none."""
+    def __post_init__(self) -> None:
+        """Raises InvalidRequest for a meter, basis or number that is none."""
         if self.meter not in METER_NAMES:
             known = ", ".join(sorted(METER_NAMES))
             raise InvalidRequest(f"meter must be one of {known} (got {self.meter!r})")
@@ -46,9 +46,13 @@ class Line:
             raise InvalidRequest(
                 f"basis must be measured, estimated or assumed (got {self.basis!r})"
             )
+        whole(self.tokens, f"tokens of meter {self.meter}")
+
+    def to_wire(self) -> quota_pb2.Line:
+        """Makes the message."""
         return quota_pb2.Line(
             meter=quota_pb2.Meter.Value(f"METER_{self.meter.upper()}"),
-            tokens=whole(self.tokens, f"tokens of meter {self.meter}"),
+            tokens=self.tokens,
             component=self.component,
             source=self.source,
             basis=quota_pb2.Basis.Value(f"BASIS_{self.basis.upper()}"),

@@ -1,8 +1,9 @@
-"""The names of models and tiers: a provider's dated ones against those that were granted."""
+"""The names of models and tiers: what a provider calls them against what was asked for."""
 
 from __future__ import annotations
 
 import re
+from collections.abc import Sequence
 
 # What a provider calls its usual tier, against our name for it.
 _STANDARD_TIERS = frozenset({"default", "auto", "standard"})
@@ -17,14 +18,30 @@ _DATE = re.compile(rf"(?:-\d{{4}}-\d{{2}}-\d{{2}}|-{_DAY}|[-@]20\d{{2}}{_DAY})\Z
 _NEWEST = "-latest"
 
 
-def split_model(answered: str, granted_model: str) -> tuple[str, str]:
-    """Gives the model to report (empty: the granted one) and its dated name (empty: not dated)."""
+def split_model(answered: str, models: Sequence[str]) -> tuple[str, str]:
+    """Gives the model to report (empty: the granted one) and the version of it that answered.
+
+    `models` are those asked for, the granted one first. Another of them is reported where it
+    answered. A name that is none of theirs is an alias or a deployment, which only its owner can
+    tell from another model: it is the version, and usage stays where it was granted.
+    """
+    if not answered:
+        return "", ""
     undated = _DATE.sub("", answered)
-    provider, _, granted = granted_model.rpartition("/")
-    version = answered if undated != answered else ""
-    if not answered or {granted, granted.removesuffix(_NEWEST)} & {answered, undated}:
-        return "", version
-    return f"{provider}/{undated}" if provider else undated, version
+    granted, *others = models
+    if _names(granted) & _names(answered):
+        return "", answered if undated != answered else ""
+    said = _names(answered) | _names(undated)
+    other = "" if _names(granted) & said else next((m for m in others if _names(m) & said), "")
+    known = other and undated == answered
+    return other, "" if known else answered
+
+
+def _names(model: str) -> frozenset[str]:
+    """What a model may be called: with its provider, or provider of a provider, and without."""
+    parts = model.split("/")
+    names = {"/".join(parts[start:]) for start in range(len(parts))}
+    return frozenset(names | {name.removesuffix(_NEWEST) for name in names} - {""})
 
 
 def tier(said: str) -> str:

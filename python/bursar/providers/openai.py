@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 
 from bursar.errors import InvalidRequest
 from bursar.providers.fields import count, get, text
@@ -32,7 +32,7 @@ def unwrapped(answer: object) -> object:
     return answer
 
 
-def usage_of(answer: object, granted_model: str) -> Usage | None:
+def usage_of(answer: object, models: Sequence[str]) -> Usage | None:
     """Reads an answer or a usage alone; None if it is neither of OpenAI's."""
     said = get(answer, "usage")
     whole_answer = get(answer, "object") in _ANSWERS
@@ -46,7 +46,7 @@ def usage_of(answer: object, granted_model: str) -> Usage | None:
             f"this {get(answer, 'object')} has no usage; of a stream, commit the last chunk and "
             'ask for it with stream_options={"include_usage": True}'
         )
-    model, model_version = split_model(text(answer, "model"), granted_model)
+    model, model_version = split_model(text(answer, "model"), models)
     return Usage(
         lines=read[0],
         total_tokens=read[1],

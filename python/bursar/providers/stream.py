@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
+
 from bursar.errors import InvalidRequest
 from bursar.providers.answers import read_usage
 from bursar.providers.fields import get
@@ -25,9 +27,10 @@ _SAYS_USAGE = ("usage", "usage_metadata", "usageMetadata", "metadata", "response
 class StreamUsage:
     """The usage of one stream, as far as its events have said it."""
 
-    def __init__(self, *, granted_model: str) -> None:
-        """Reads what a call of `granted_model` streams."""
+    def __init__(self, *, granted_model: str, others: Sequence[str] = ()) -> None:
+        """Reads what a call of `granted_model` streams; `others` are as `read_usage` has them."""
         self.granted_model = granted_model
+        self._others = others
         self._message: dict[str, object] = {}
         self._usage: Usage | None = None
 
@@ -43,6 +46,8 @@ class StreamUsage:
             message = get(event, "message")
             self._message = {name: get(message, name) for name in ("type", "id", "model")}
             self._message["usage"] = {name: get(get(message, "usage"), name) for name in _ANTHROPIC}
+            # The input is said here; of what is put out, as much as has been by now.
+            self._read(self._message)
         elif kind == "message_delta" and self._message:
             self._read(self._merged(get(event, "usage")))
         elif get(event, *_SAYS_USAGE) is not None:  # most events say nothing of it
@@ -56,6 +61,6 @@ class StreamUsage:
 
     def _read(self, answer: object) -> None:
         try:
-            self._usage = read_usage(answer, granted_model=self.granted_model)
+            self._usage = read_usage(answer, granted_model=self.granted_model, others=self._others)
         except InvalidRequest:  # a field of that name that is about something else
             return

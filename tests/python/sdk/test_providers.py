@@ -187,14 +187,20 @@ def test_details_that_overlap_never_count_more_than_the_whole() -> None:
         ("openai/gpt-4.1-mini", "gpt-4.1-mini-2025-04-14", "", "gpt-4.1-mini-2025-04-14"),
         ("openai/gpt-4.1-mini", "gpt-4.1-mini", "", ""),
         ("openai/gpt-4", "gpt-4-0613", "", "gpt-4-0613"),
-        (
-            "openai/gpt-4.1",
-            "gpt-4.1-mini-2025-04-14",
-            "openai/gpt-4.1-mini",
-            "gpt-4.1-mini-2025-04-14",
-        ),
+        # Names that were not asked for: an alias, a deployment, a route. They say which version.
+        ("openai/gpt-4.1", "gpt-4.1-mini-2025-04-14", "", "gpt-4.1-mini-2025-04-14"),
+        ("azure/prod-chat", "gpt-4.1-2025-04-14", "", "gpt-4.1-2025-04-14"),
+        ("anthropic/claude-sonnet-4-0", "claude-sonnet-4-20250514", "", "claude-sonnet-4-20250514"),
+        ("openrouter/auto", "anthropic/claude-3.5", "", "anthropic/claude-3.5"),
+        # A provider of other providers names them too.
+        ("openrouter/anthropic/claude-3.5", "anthropic/claude-3.5", "", ""),
+        ("vllm/meta-llama/Llama-3-8B", "meta-llama/Llama-3-8B", "", ""),
+        ("openai/gpt-4.1", "openai/gpt-4.1", "", ""),
+        # Another that was asked for.
+        ("openai/gpt-4.1", "o3-2025-04-16", "openai/o3", "o3-2025-04-16"),
+        ("openai/gpt-4.1", "o3", "openai/o3", ""),
         ("openai/gpt-4.1-2025-04-14", "gpt-4.1-2025-04-14", "", "gpt-4.1-2025-04-14"),
-        ("openai/gpt-4.1", "gpt-4.1-mini", "openai/gpt-4.1-mini", ""),
+        ("openai/gpt-4.1", "gpt-4.1-mini", "", "gpt-4.1-mini"),
         ("openai/o3", "", "", ""),
         (
             "anthropic/claude-sonnet-4-5",
@@ -211,10 +217,10 @@ def test_details_that_overlap_never_count_more_than_the_whole() -> None:
         ),
     ],
 )
-def test_a_dated_name_is_the_version_and_a_model_is_said_only_if_another_answered(
+def test_a_model_is_said_only_if_another_that_was_asked_for_answered(
     granted: str, answered: str, model: str, version: str
 ) -> None:
-    usage = read_usage({**CHAT, "model": answered}, granted_model=granted)
+    usage = read_usage({**CHAT, "model": answered}, granted_model=granted, others=["openai/o3"])
     assert (usage.model, usage.model_version) == (model, version)
 
 

@@ -17,7 +17,7 @@ if TYPE_CHECKING:
         NotOpen,
         NotSettled,
         Unanswered,
-    Undecided,
+        Undecided,
         UnknownReservation,
     )
     from bursar.outbox import Stats

@@ -179,7 +179,7 @@ class Settings:
     )  # fmt: skip
     reset_changed: bool = _setting(
         default=False, environment="BURSAR_RESET_CHANGED", read=_yes_or_no, shown="no",
-        meaning="Let limits that a changed policy counts anew begin empty, instead of refusing it.",
+        meaning="Let limits that a changed policy counts anew begin so, instead of refusing it.",
     )  # fmt: skip
     stop_grace_ms: int = _setting(
         10_000, environment="BURSAR_STOP_GRACE", read=span_ms, shown="10s",

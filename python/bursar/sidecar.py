@@ -339,7 +339,10 @@ async def _serve(settings: Settings, when_ready: Callable[[Sidecar], None]) -> i
     async with Sidecar(settings) as sidecar:
         loop.add_signal_handler(signal.SIGHUP, sidecar.look_at_policy_file)
         if settings.reset_changed:
-            _log.warning("limits that a changed policy counts anew begin empty: --reset-changed")
+            _log.warning(
+                "limits that a changed policy counts anew begin without what was used before: "
+                "--reset-changed"
+            )
         when_ready(sidecar)
         stop = asyncio.create_task(told_to_stop.wait())
         death = asyncio.create_task(sidecar.died())

@@ -190,6 +190,11 @@ fn hint_of(clears: Clears, shortfall: &Shortfall) -> String {
         Unit::Requests => "requests",
         Unit::Concurrency => "open reservations",
     };
+    // A request is one request, and takes one place among those that are open.
+    let (less, or_less) = match standing.unit {
+        Unit::Tokens => ("ask for less, or ", ", or ask for less"),
+        Unit::Requests | Unit::Concurrency => ("", ""),
+    };
     match clears {
         Clears::NeverForThisRequest => format!(
             "limit {limit} lets one request have at most {} {unit} and at least {requested} were \
@@ -198,7 +203,7 @@ fn hint_of(clears: Clears, shortfall: &Shortfall) -> String {
         ),
         Clears::Never => format!(
             "limit {limit} has {remaining} {unit} left and at least {requested} were asked: waiting \
-             does not help; ask for less, or have its amount raised"
+             does not help; {less}have its amount raised"
         ),
         Clears::OnSettling => format!(
             "limit {limit} has {remaining} of {} {unit} left and {requested} were asked: settle a \
@@ -207,8 +212,7 @@ fn hint_of(clears: Clears, shortfall: &Shortfall) -> String {
         ),
         Clears::After(Reverse(after)) => format!(
             "limit {limit} has {remaining} {unit} left and at least {requested} were asked: wait \
-             {} ms, or ask for less",
-            after.0
+             {after}{or_less}"
         ),
     }
 }

@@ -354,7 +354,7 @@ pub enum Refusal {
     #[error("no reservation {0} is known: it was never granted here, or settled too long ago")]
     NotFound(Arc<str>),
     /// The reservation is past that.
-    #[error("reservation {id} is {state:?}: {hint}")]
+    #[error("reservation {id} is {state}: {hint}")]
     NotOpen {
         /// The id.
         id: Arc<str>,
@@ -365,7 +365,7 @@ pub enum Refusal {
     },
     /// The usage occurred before what is remembered, so counting it could count it twice.
     #[error(
-        "usage that occurred at or before {horizon:?} can no longer be recorded: ids that old are forgotten"
+        "usage that occurred at or before {horizon} can no longer be recorded: ids that old are forgotten"
     )]
     TooOld {
         /// The newest instant forgotten.

@@ -24,6 +24,19 @@ pub enum ReservationState {
     Recorded = 5,
 }
 
+impl std::fmt::Display for ReservationState {
+    /// The word for it, as the contract has it.
+    fn fmt(&self, out: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        out.write_str(match self {
+            Self::Open => "open",
+            Self::Committed => "committed",
+            Self::Released => "released",
+            Self::Expired => "expired",
+            Self::Recorded => "recorded",
+        })
+    }
+}
+
 /// How an input was counted; the numbers are those of `bursar.v1.Method`.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
 #[repr(u8)]

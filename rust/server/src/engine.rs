@@ -6,9 +6,9 @@ use std::sync::Arc;
 use std::task::Waker;
 
 use bursar_quota::{
-    Activated, Anew, Bounds, CommitAnswer, CommitRequest, Compiled, Event, IdHash, Past,
-    RecordAnswer, RecordRequest, ReleaseAnswer, ReleaseRequest, ReserveAnswer, ReserveRequest,
-    Rules, State, Timestamp, Unit,
+    Activated, Anew, Bounds, CommitAnswer, CommitRequest, Compiled, Difference, Event, IdHash,
+    Past, RecordAnswer, RecordRequest, ReleaseAnswer, ReleaseRequest, ReserveAnswer,
+    ReserveRequest, Rules, State, Timestamp, Unit,
 };
 use bursar_store::{ReadError, Room, Store};
 
@@ -50,9 +50,11 @@ fn refused(anew: &Anew) -> String {
     });
     let units = words.collect::<Vec<_>>().join(" and ");
     format!(
-        "limit {:?} would count {units} anew, from nothing: {}; leave that as it was, or serve with \
-         --reset-changed to let it begin empty",
-        anew.limit, anew.because
+        "limit {:?} would count {units} anew, without what was used before: {}; {}serve with \
+         --reset-changed to let it begin so",
+        anew.limit,
+        anew.because,
+        if anew.because == Difference::NewLimit { "" } else { "leave that as it was, or " }
     )
 }
 

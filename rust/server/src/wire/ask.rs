@@ -138,9 +138,10 @@ fn input_lines(lines: v1::InputLines) -> Result<Vec<Line>, Fault> {
             line.meter,
             Meter::Output | Meter::Reasoning | Meter::AudioOutput | Meter::ImageOutput
         ) {
+            let meter = v1::Meter::try_from(line.meter as i32).unwrap_or_default();
             let problem = format!(
-                "got {:?}, which is output; it must be a meter of input: say output by output_tokens_max",
-                line.meter
+                "got {}, which is output; it must be a meter of input: say output by output_tokens_max",
+                meter.as_str_name()
             );
             return Err(Fault::invalid(format!("{FIELD}[{at}].meter"), problem));
         }
@@ -300,6 +301,8 @@ pub(crate) fn count(message: v1::CountTokensRequest) -> Result<Count, Fault> {
             ));
         }
         check_chat("chat", chat)?;
+    } else if message.texts.is_empty() {
+        return Err(Fault::invalid("texts", "there are none, and no chat; give one of them"));
     }
     Ok(Count { model, texts: message.texts, chat: message.chat })
 }

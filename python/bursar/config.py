@@ -32,6 +32,8 @@ _COUNT = re.compile(r"([0-9]+(?:_[0-9]+)*)(|k|M)")
 _COUNT_FACTORS = {"": 1, "k": 1_000, "M": 1_000_000}
 _PORT_MAX = 65_535
 _SEGMENT_BYTES_MIN = 64 * 1024
+_SEGMENT_BYTES = 64 * 2**20
+_LEDGER_BYTES_MAX = 32 * 2**30
 
 
 def _scaled(text: str, pattern: re.Pattern[str], factors: Mapping[str, int], hint: str) -> int:
@@ -74,7 +76,7 @@ def loopback(text: str) -> str:
     host, _, port = text.rpartition(":")
     host = host.removeprefix("[").removesuffix("]")
     if not host or not port.isascii() or not port.isdigit() or int(port) > _PORT_MAX:
-        raise SettingsError(f"must be an address and a port, such as 127.0.0.1:7420 (got {text})")
+        raise SettingsError(f"must be an address and a port, such as 127.0.0.1:PORT (got {text})")
     if host == "localhost":
         host = "127.0.0.1"
     try:
@@ -89,6 +91,18 @@ def loopback(text: str) -> str:
         )
         raise SettingsError(message)
     return f"[{host}]:{port}" if address.version == 6 else f"{host}:{port}"  # noqa: PLR2004
+
+
+def _at_least(least: str) -> Callable[[str], int]:
+    """Reads a duration that may not be shorter."""
+
+    def read(text: str) -> int:
+        ms = span_ms(text)
+        if ms < span_ms(least):
+            raise SettingsError(f"must be at least {least} (got {text})")
+        return ms
+
+    return read
 
 
 def _listen(text: str) -> str:
@@ -146,11 +160,11 @@ class Settings:
         meaning="The address of /metrics, /healthz and /readyz on loopback.",
     )  # fmt: skip
     segment_bytes: int = _setting(
-        64 * 2**20, environment="BURSAR_SEGMENT_BYTES", read=_bytes, shown="64MiB",
+        _SEGMENT_BYTES, environment="BURSAR_SEGMENT_BYTES", read=_bytes, shown="64MiB",
         meaning="The size of one segment of the ledger.",
     )  # fmt: skip
     ledger_bytes_max: int = _setting(
-        32 * 2**30, environment="BURSAR_LEDGER_BYTES_MAX", read=_bytes, shown="32GiB",
+        _LEDGER_BYTES_MAX, environment="BURSAR_LEDGER_BYTES_MAX", read=_bytes, shown="32GiB",
         meaning="The most disk the ledger takes; past it, nothing new is reserved.",
     )  # fmt: skip
     counters_max: int = _setting(
@@ -166,7 +180,7 @@ class Settings:
         meaning="The most settled ids that are remembered.",
     )  # fmt: skip
     settled_span_ms: int = _setting(
-        86_400_000, environment="BURSAR_SETTLED_SPAN", read=span_ms, shown="24h",
+        86_400_000, environment="BURSAR_SETTLED_SPAN", read=_at_least("1m"), shown="24h",
         meaning="How long a settled id is remembered.",
     )  # fmt: skip
     connections_max: int = _setting(
@@ -186,7 +200,7 @@ class Settings:
         meaning="How long calls in flight may take to end when the sidecar stops.",
     )  # fmt: skip
     drain_interval_ms: int = _setting(
-        1_000, environment="BURSAR_DRAIN_INTERVAL", read=span_ms, shown="1s",
+        1_000, environment="BURSAR_DRAIN_INTERVAL", read=_at_least("10ms"), shown="1s",
         meaning="How often usage is taken into the books.",
     )  # fmt: skip
 
@@ -257,6 +271,12 @@ def settings_from(
             wrong.append(f"{source} {error}")
     if values.get("segment_bytes", _SEGMENT_BYTES_MIN) < _SEGMENT_BYTES_MIN:
         wrong.append(f"--segment-bytes must be at least 64KiB (got {values['segment_bytes']})")
+    least = 2 * values.get("segment_bytes", _SEGMENT_BYTES)
+    if (ledger := values.get("ledger_bytes_max", _LEDGER_BYTES_MAX)) < least:
+        wrong.append(
+            "--ledger-bytes-max must be at least two segments of --segment-bytes, "
+            f"{least // 2**10}KiB (got {ledger // 2**10}KiB)"
+        )
     if values.get("listen") == "" and values.get("socket") == "":
         wrong.append("--socket and --listen must not both be off: nobody could call")
     if wrong:

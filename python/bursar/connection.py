@@ -186,8 +186,8 @@ def error_from(error: grpc.RpcError, target: str) -> BursarError:
     return made
 
 
-def find_target(target: str) -> str:
-    """Gives the target, or the one that the environment says; raises InvalidRequest for none."""
+def find_target(target: str, *, default: str = "") -> str:
+    """Gives the target, or what the environment says, or the default; raises InvalidRequest."""
     if target:
         return _checked(target)
     # As `bursar serve` reads them: either may be off.
@@ -196,6 +196,8 @@ def find_target(target: str) -> str:
         return f"unix:{socket}"
     if listen and listen != _OFF:
         return _checked(listen)
+    if default:
+        return default
     raise InvalidRequest(
         "say where the sidecar listens: Client('unix:/run/bursar/bursar.sock') or "
         "Client('127.0.0.1:7420'), or set BURSAR_SOCKET or BURSAR_LISTEN"

@@ -4,12 +4,27 @@ from __future__ import annotations
 
 import logging
 import time
-from collections.abc import Sequence
+from collections.abc import Iterable, Mapping, Sequence
+from typing import TypeVar, cast
 
 from bursar.arguments import CommitArguments, OutcomeName
+from bursar.errors import InvalidRequest
 from bursar.providers import StreamUsage, Usage
+from bursar.providers.fields import describe
+
+_Event = TypeVar("_Event")
 
 _log = logging.getLogger("bursar")
+
+
+def events_of(stream: Iterable[_Event]) -> Iterable[_Event]:
+    """The events of a stream: also of an answer of ConverseStream, which has it under a key."""
+    if isinstance(stream, Mapping):
+        inner = stream.get("stream")
+        if inner is None:
+            raise InvalidRequest(f"cannot follow {describe(stream)}: hand in what streams")
+        return cast("Iterable[_Event]", inner)
+    return stream
 
 
 class Followed:

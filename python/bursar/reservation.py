@@ -34,7 +34,7 @@ from bursar.arguments import (
 from bursar.connection import Process
 from bursar.errors import InvalidRequest, NotSettled
 from bursar.exchange import Decision, Exchange, Settlement
-from bursar.follow import Followed
+from bursar.follow import Followed, events_of
 from bursar.providers import Usage, proves_not_run, read_usage
 from bursar.steps import Steps
 from bursar.v1 import quota_pb2, spool_pb2
@@ -345,7 +345,7 @@ class Reservation(ReservationFacts):
         """
         followed = self._follow()
         try:
-            for event in stream:
+            for event in events_of(stream):
                 followed.note(event)
                 yield event
         except Exception:

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import re
+
 import pytest
 
 from bursar.config import Settings, all_settings, loopback, settings_from
@@ -41,6 +43,20 @@ def test_every_wrong_setting_is_named_at_once() -> None:
 def test_a_sidecar_that_nobody_could_call_is_refused() -> None:
     with pytest.raises(SettingsError, match="must not both be off"):
         settings_from({"policy": "p", "socket": "off", "listen": "off"}, {})
+
+
+@pytest.mark.parametrize(
+    ("options", "said"),
+    [
+        ({"drain_interval_ms": "0s"}, "--drain-interval must be at least 10ms (got 0s)"),
+        ({"settled_span_ms": "5s"}, "--settled-span must be at least 1m (got 5s)"),
+        ({"ledger_bytes_max": "1MiB"}, "--ledger-bytes-max must be at least two segments"),
+        ({"segment_bytes": "20GiB"}, "41943040KiB (got 33554432KiB)"),
+    ],
+)
+def test_what_is_too_little_to_work_is_refused(options: dict[str, str], said: str) -> None:
+    with pytest.raises(SettingsError, match=re.escape(said)):
+        settings_from({"policy": "p", **options}, {})
 
 
 def test_a_socket_path_that_linux_cannot_hold_is_refused() -> None:

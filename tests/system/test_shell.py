@@ -227,3 +227,13 @@ def test_a_watch_whose_reader_has_enough_ends_quietly(serve: Serve) -> None:
     assert watch.stderr is not None
     assert watch.stderr.read() == ""
     watch.stderr.close()
+
+
+def test_an_absent_sidecar_is_said_at_once_and_why(run: Run, tmp_path: Path) -> None:
+    nobody = f"unix:{tmp_path}/nobody.sock"
+    for command in (["reserve", "--model", "a/b"], ["commit", "r"], ["release", "r"]):
+        done = run(*command, "--target", nobody, exits=3)
+        assert f"no sidecar answers at {nobody}: No such file or directory" in done.stderr
+    refused = run("commit", "r", "--target", "127.0.0.1:1", exits=3)
+    assert "no sidecar answers at 127.0.0.1:1: Connection refused" in refused.stderr
+    assert "the target must be unix:" in run("commit", "r", "--target", "foo", exits=2).stderr

@@ -31,16 +31,35 @@ durability_option = click.option(
 """The option of every command that changes something."""
 
 _TARGET_DEFAULT = "127.0.0.1:7420"
+_HINT = "start one with `bursar serve`, or name its address with --target"
 
 
 def find_target(said: str) -> str:
     """The data plane's address: as said, or by the environment, or where `serve` listens."""
-    import os
+    from bursar import connection
 
-    if said:
-        return said
-    socket, listen = os.environ.get("BURSAR_SOCKET"), os.environ.get("BURSAR_LISTEN")
-    return f"unix:{socket}" if socket else listen or _TARGET_DEFAULT
+    try:
+        return connection.find_target(said, default=_TARGET_DEFAULT)
+    except BursarError as error:
+        _refused(error)
+
+
+def check_heard(target: str) -> None:
+    """Ends the command at once where nobody listens: gRPC would wait for somebody to begin."""
+    import socket
+
+    host, _, port = target.rpartition(":")
+    family = socket.AF_UNIX if target.startswith("unix:") else socket.AF_INET
+    address = target.removeprefix("unix:").removeprefix("//")
+    try:
+        if family == socket.AF_INET:
+            socket.create_connection((host.strip("[]"), int(port)), timeout=DEADLINE_S).close()
+            return
+        with socket.socket(family) as tried:
+            tried.connect(address)
+    except (OSError, ValueError) as error:
+        why = error.strerror if isinstance(error, OSError) and error.strerror else str(error)
+        show.fail(show.EXIT_UNDECIDED, f"no sidecar answers at {target}: {why}", _HINT)
 
 
 @contextmanager
@@ -49,6 +68,7 @@ def plane(said: str) -> Iterator[Wire]:
     from bursar.connection import Wire
 
     target = find_target(said)
+    check_heard(target)
     with words_of(target):
         wire = Wire(target)
         try:
@@ -65,8 +85,8 @@ def words_of(target: str) -> Iterator[None]:
     except Denied:
         raise
     except Undecided as error:
-        hint = "start one with `bursar serve`, or name its address with --target"
-        show.fail(show.EXIT_UNDECIDED, f"no decision from {target}: {error}", hint)
+        said = f"no decision from {target}: {error}" if error.reason else str(error)
+        show.fail(show.EXIT_UNDECIDED, said, _HINT)
     except BursarError as error:
         _refused(error)
 

@@ -9,7 +9,13 @@ import click
 from bursar.cli import show
 from bursar.cli.asking import Asked, arguments, asked_options, span_s
 from bursar.cli.decision import print_denial, print_grant
-from bursar.cli.plane import durability_option, find_target, target_option, words_of
+from bursar.cli.plane import (
+    check_heard,
+    durability_option,
+    find_target,
+    target_option,
+    words_of,
+)
 
 
 @click.command("reserve")
@@ -49,6 +55,7 @@ def command(
 
     said = arguments(asked)
     address = find_target(target)
+    check_heard(address)
     try:
         with (
             words_of(address),

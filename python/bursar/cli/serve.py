@@ -71,7 +71,7 @@ def command(*, as_json: bool, log_level: str, **options: str | None) -> None:
     handler = logging.StreamHandler(sys.stderr)
     handler.setFormatter(_Lines())
     logging.basicConfig(level=log_level.upper(), handlers=[handler])
-    logging.getLogger("uvicorn").setLevel(logging.WARNING)  # it says what we say better
+    logging.getLogger("uvicorn").setLevel(logging.ERROR)  # it says what we say better
     try:
         settings = settings_from(options)
         code = serve(settings, when_ready=lambda sidecar: _say_ready(sidecar, as_json=as_json))

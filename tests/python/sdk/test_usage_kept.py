@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import contextlib
 import logging
+from collections.abc import Iterator
 from datetime import UTC, datetime
 from typing import TYPE_CHECKING, Any
 
@@ -10,6 +12,7 @@ import pytest
 
 import bursar
 from bursar.testing import ScriptedSidecar
+from bursar.v1 import quota_pb2
 
 if TYPE_CHECKING:
     from tests.python.sdk.conftest import Away, Connect
@@ -179,3 +182,55 @@ def test_another_port_and_an_absent_socket_are_said(away: Away, connect: Connect
     assert away.served is not None
     with pytest.raises(bursar.InvalidRequest, match="such as admin's"):
         reserved(connect(str(away.served.ready["admin_listen"])))
+
+
+START = {
+    "type": "message_start",
+    "message": {
+        "type": "message",
+        "id": "m",
+        "model": "claude-sonnet-4-5",
+        "usage": {"input_tokens": 5_000, "output_tokens": 1},
+    },
+}
+DELTA = {"type": "content_block_delta", "delta": {"text": "Hello"}}
+
+
+@pytest.mark.parametrize("cut", ["left", "failed"])
+def test_a_stream_of_anthropics_that_is_cut_short_keeps_the_input_it_stated(
+    scripted: ScriptedSidecar, cut: str
+) -> None:
+    def events() -> Iterator[dict[str, Any]]:
+        yield START
+        yield DELTA
+        if cut == "failed":
+            raise ConnectionResetError
+        yield DELTA
+
+    client = bursar.Client(scripted.target, on_undecided="deny")
+    with (
+        client,
+        contextlib.suppress(ConnectionResetError),
+        client.reserve(model="anthropic/claude-sonnet-4-5", input_tokens=10) as reservation,
+    ):
+        for event in reservation.follow(events()):
+            if event is DELTA and cut == "left":
+                break
+    (commit,) = scripted.asked("Commit")
+    tokens = {each.meter: each.tokens for each in commit.lines}  # type: ignore[attr-defined]
+    assert tokens == {quota_pb2.METER_INPUT: 5_000, quota_pb2.METER_OUTPUT: 1}
+
+
+def test_a_stream_within_an_answer_is_followed_as_boto3_gives_it(scripted: ScriptedSidecar) -> None:
+    usage = {"inputTokens": 7, "outputTokens": 3, "totalTokens": 10}
+    said = [{"contentBlockDelta": {}}, {"metadata": {"usage": usage}}]
+    with bursar.Client(scripted.target, on_undecided="deny") as client:
+        reservation = client.reserve(model="bedrock/amazon.nova-pro-v1:0", input_tokens=7)
+        answer: Any = {"ResponseMetadata": {}, "stream": iter(said)}
+        assert list(reservation.follow(answer)) == said
+        (commit,) = scripted.asked("Commit")
+        assert [each.tokens for each in commit.lines] == [7, 3]  # type: ignore[attr-defined]
+        other = client.reserve(model="a/b", input_tokens=7)
+        with pytest.raises(bursar.InvalidRequest, match="cannot follow a dict with text"):
+            next(iter(other.follow({"text": "x"})))
+        other.release()

@@ -52,7 +52,8 @@ def _fail(target: str, error: grpc.RpcError) -> None:
         show.fail(
             show.EXIT_UNDECIDED,
             f"no sidecar answers at {target}",
-            "start one with `bursar serve`, or name another's address with --admin-listen",
+            "start one with `bursar serve`, or name its admin address: --admin-listen; "
+            "one that is there may have no connection left: ask again",
         )
     show.fail(
         show.EXIT_UNDECIDED,

@@ -2,9 +2,12 @@
 
 from __future__ import annotations
 
+import contextlib
 import json
+import socket
 import subprocess
 import sys
+import threading
 from pathlib import Path
 
 import pytest
@@ -208,6 +211,23 @@ def test_a_sidecar_that_is_not_there_is_no_decision(command: str) -> None:
     assert answer.stdout == ""
     assert f"no sidecar answers at {NOBODY}" in answer.stderr
     assert "bursar serve" in answer.stderr
+    assert "name its admin address: --admin-listen" in answer.stderr
+
+
+def test_who_is_closed_on_is_told_that_the_connections_may_be_taken() -> None:
+    with socket.create_server(("127.0.0.1", 0)) as listener:
+        threading.Thread(target=_close_each, args=(listener,), daemon=True).start()
+        answer = run("status", "--admin-listen", f"127.0.0.1:{listener.getsockname()[1]}")
+        listener.shutdown(socket.SHUT_RDWR)
+    assert answer.exit_code == 3
+    assert "may have no connection left" in answer.stderr
+    assert "--admin-listen" in answer.stderr
+
+
+def _close_each(listener: socket.socket) -> None:
+    with contextlib.suppress(OSError):
+        while True:
+            listener.accept()[0].close()
 
 
 @pytest.mark.parametrize(

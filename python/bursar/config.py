@@ -11,6 +11,7 @@ from pathlib import Path
 from typing import Any
 
 from bursar.errors import SettingsError
+from bursar.plain import literal
 
 ADMIN_LISTEN = "127.0.0.1:7421"
 """Where the control plane answers if nothing else is said."""
@@ -280,7 +281,7 @@ def settings_from(
     if values.get("listen") == "" and values.get("socket") == "":
         wrong.append("--socket and --listen must not both be off: nobody could call")
     if wrong:
-        raise SettingsError("\n".join(wrong))
+        raise SettingsError("\n".join(literal(each) for each in wrong))
     return Settings(**values)
 
 

@@ -9,6 +9,8 @@ from dataclasses import dataclass
 from datetime import timedelta
 from typing import TYPE_CHECKING
 
+from bursar.plain import literal
+
 if TYPE_CHECKING:
     from bursar.v1 import quota_pb2
 
@@ -164,11 +166,14 @@ class Mistake:
     hint: str = ""
 
     def __str__(self) -> str:
-        """The mistake as `path:line: what (got …)`, and its hint on a line of its own."""
+        """The mistake as `path:line: what (got …)`, and its hint on a line of its own.
+
+        What it quotes of the file begins no line: many mistakes are told one below the other.
+        """
         place = f"{self.path}:{self.line}" if self.line else self.path
         got = f" (got {self.got})" if self.got else ""
-        hint = f"\n  hint: {self.hint}" if self.hint else ""
-        return f"{place}: {self.what}{got}{hint}"
+        hint = f"\n  hint: {literal(self.hint)}" if self.hint else ""
+        return literal(f"{place}: {self.what}{got}") + hint
 
 
 class PolicyError(BursarError):

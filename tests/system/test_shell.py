@@ -128,6 +128,28 @@ def test_what_is_open_is_listed_and_a_release_gives_it_back(run: Run) -> None:
     assert read(run("reservations", "-l", "tenant=open", "--json"))["reservations"] == []
 
 
+FOREIGN = "[/x]:x:\n\x1b[2J\u202e"
+SHOWN = r"[/x]:x:\n\x1b[2J\u202e"
+
+
+def test_a_callers_text_is_shown_as_it_is_and_ends_no_line(run: Run) -> None:
+    asked = [*ASKED, f"tenant={FOREIGN}", "--input-tokens", "70"]
+    assert SHOWN in run("reserve", *asked, "--id", f"r{FOREIGN}").stdout
+    ways = [
+        ["limits"],
+        ["limits", "tenant-month", "--scope", f"tenant={FOREIGN}"],
+        ["reservations", "-l", f"tenant={FOREIGN}"],
+        ["reservations", f"r{FOREIGN}"],
+        ["explain", *asked],
+        ["explain", f"r{FOREIGN}"],
+    ]
+    for words in ways:
+        shown = run(*words)
+        assert SHOWN in shown.stdout, words
+        assert "\x1b" not in shown.stdout + shown.stderr
+    assert SHOWN in run("release", f"no{FOREIGN}", exits=2).stderr
+
+
 def test_a_providers_answer_is_committed_from_a_file(run: Run) -> None:
     answer = {
         "id": "chatcmpl-1",

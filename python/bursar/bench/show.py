@@ -6,8 +6,10 @@ from collections.abc import Mapping
 from typing import Any
 
 from rich.console import Console
-from rich.markup import escape
 from rich.table import Table
+from rich.text import Text
+
+from bursar.plain import literal
 
 _LONG_US = 1_000
 
@@ -72,23 +74,27 @@ def _legend(console: Console, facts: Mapping[str, Any]) -> None:
     if any(cell["calls"] != "reserve" for cell in facts["cells"]):
         lines.append("reserve+commit is one of each; the Reserve is at process durability.")
     for line in lines:
-        console.print(line, markup=False)
+        console.print(line)
 
 
 def _verdict(console: Console, facts: Mapping[str, Any]) -> None:
     clients = facts["clients"]
+    console.print()
     console.print(
-        f"\nClients were granted {clients['granted']:,} reservations of "
+        f"Clients were granted {clients['granted']:,} reservations of "
         f"{clients['tokens_granted']:,} tokens, committed {clients['committed']:,} with "
         f"{clients['tokens_committed']:,} tokens and released {clients['released']:,}."
     )
     if facts["audit"] is None:
-        console.print(f"[bold yellow]Not audited:[/] {escape(facts['not_audited'])}")
+        why = literal(facts["not_audited"])
+        console.print(Text.assemble(("Not audited:", "bold yellow"), f" {why}"))
         return
     compared = ", ".join(f"{count} of {what}" for what, count in facts["audit"]["compared"].items())
     console.print(f"Figures compared with what the clients were told: {compared}.")
     for difference in facts["audit"]["differences"]:
-        console.print(f"DIFFERS: {difference}", style="bold red", markup=False)
-    agree = "[bold green]Every figure agrees.[/]"
+        console.print(f"DIFFERS: {difference}", style="bold red")
     count = len(facts["audit"]["differences"])
-    console.print(f"[bold red]{count} figures differ.[/]" if count else agree)
+    if count:
+        console.print(f"{count} figures differ.", style="bold red")
+    else:
+        console.print("Every figure agrees.", style="bold green")

@@ -59,9 +59,11 @@ class _Commands(click.Group):
         if args and args[0] not in _COMMANDS and not args[0].startswith("-"):
             from difflib import get_close_matches
 
+            from bursar.plain import literal
+
             near = get_close_matches(args[0], _COMMANDS, n=1)
             hint = f"did you mean {near[0]}?" if near else f"there are: {', '.join(_COMMANDS)}"
-            raise click.UsageError(f"no command is called {args[0]}; {hint}", ctx)
+            raise click.UsageError(f"no command is called {literal(args[0])}; {hint}", ctx)
         return super().resolve_command(ctx, args)
 
 

@@ -12,6 +12,7 @@ from bursar.cli.labels import label_map
 from bursar.cli.texts import text_of
 from bursar.config import span_ms, whole_number
 from bursar.errors import SettingsError
+from bursar.plain import literal
 
 _Function = TypeVar("_Function", bound=Callable[..., object])
 
@@ -40,7 +41,7 @@ def _number(_context: click.Context, _option: click.Parameter, text: str | None)
     try:
         return None if text is None else whole_number(text)
     except SettingsError as error:
-        raise click.BadParameter(str(error)) from None
+        raise click.BadParameter(literal(str(error))) from None
 
 
 def asked_options(function: _Function) -> _Function:

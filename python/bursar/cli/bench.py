@@ -102,7 +102,7 @@ def command(
         hint = "a bench needs a policy that grants each of its calls, of 2_000 tokens and 4 labels"
         show.fail(show.EXIT_NO, str(error), hint)
     except (BursarError, RuntimeError, OSError) as error:
-        show.fail(show.EXIT_UNDECIDED, str(error))
+        show.fail(show.EXIT_UNDECIDED, str(error), several_lines=True)
     _print(facts, as_json=as_json)
     raise SystemExit(0 if facts["ok"] else show.EXIT_NO)
 
@@ -175,7 +175,7 @@ def _ledger(target: str, admin_address: str) -> Path | str:
 
 
 def _say(line: str) -> None:
-    click.echo(line, err=True)
+    show.say(line, err=True)
 
 
 def _print(facts: dict[str, Any], *, as_json: bool) -> None:

@@ -57,8 +57,8 @@ def _say_wrong(mistakes: Sequence[Mistake], *, as_json: bool) -> None:
         show.print_json({"ok": False, "mistakes": found, "warnings": []})
         return
     for each in mistakes:
-        click.echo(str(each))
-    click.echo(_counted(len(mistakes), "mistake"), err=True)
+        click.echo(str(each))  # a mistake has lines, and escapes what it quotes
+    show.say(_counted(len(mistakes), "mistake"), err=True)
 
 
 def _say_right(
@@ -76,11 +76,11 @@ def _say_right(
     limits = _counted(len(policy.limits), "limit")
     others = len(parsed.files) - 1
     named = f" and {_counted(others, 'file')} it names" if others else ""
-    click.echo(
+    show.say(
         f"{file}: policy {policy.policy} is right: {limits}{named}, sha256 {parsed.digest.hex()}"
     )
     if warnings:
-        click.echo(_counted(len(warnings), "warning"), err=True)
+        show.say(_counted(len(warnings), "warning"), err=True)
 
 
 def _counted(count: int, noun: str) -> str:

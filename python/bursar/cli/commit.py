@@ -99,9 +99,9 @@ def _print(answer: quota_pb2.CommitResponse) -> None:
         said.append("late: it had expired or been released")
     if answer.replayed:
         said.append("again: it was committed so before")
-    click.echo("; ".join(said))
+    show.say("; ".join(said))
     for advisory in answer.advisories:
-        click.echo(f"note: {advisory.text}", err=True)
+        show.say(f"note: {advisory.text}", err=True)
 
 
 def _lines(tokens: Sequence[str]) -> Usage:

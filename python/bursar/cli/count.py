@@ -47,7 +47,7 @@ def command(file: BinaryIO, model: str, text: str | None, *, as_json: bool) -> N
         show.print_json({**facts, "bytes": len(read)})
         return
     click.echo(tokens)
-    click.echo(_how(method, tokenizer, len(read)), err=True)
+    show.say(_how(method, tokenizer, len(read)), err=True)
 
 
 def _how(method: str, tokenizer: str, count: int) -> str:

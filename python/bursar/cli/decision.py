@@ -4,9 +4,10 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
-import click
+from rich.text import Text
 
 from bursar.cli import show
+from bursar.plain import literal
 
 if TYPE_CHECKING:
     from bursar.v1 import quota_pb2
@@ -17,7 +18,8 @@ def print_grant(grant: quota_pb2.Grant, *, dry_run: bool, replayed: bool) -> Non
     from bursar.v1 import quota_pb2
 
     state = quota_pb2.Grant.DESCRIPTOR.fields_by_name["state"]
-    what = "[green]would be granted[/]" if dry_run else f"[green]granted[/] {grant.reservation_id}"
+    what = "would be granted" if dry_run else "granted"
+    named = "" if dry_run else f" {grant.reservation_id}"
     again = f" before; it is {show.word(state, grant.state)}" if replayed else ""
     facts = [
         ("model", grant.model),
@@ -31,7 +33,7 @@ def print_grant(grant: quota_pb2.Grant, *, dry_run: bool, replayed: bool) -> Non
     if grant.HasField("tightest"):
         facts.append(("tightest", standing(grant.tightest)))
     facts += [("note", advisory.text) for advisory in grant.advisories]
-    show.out().print(f"{what}{again}")
+    show.out().print(Text.assemble((what, "green"), literal(f"{named}{again}")))
     _print_facts(facts)
 
 
@@ -62,7 +64,8 @@ def print_denial(denial: quota_pb2.Denial) -> None:
 
     reason = quota_pb2.Denial.DESCRIPTOR.fields_by_name["reason"]
     unit = quota_pb2.Standing.DESCRIPTOR.fields_by_name["unit"]
-    show.out().print(f"[red]denied[/]: {show.word(reason, denial.reason)}")
+    why = show.word(reason, denial.reason)
+    show.out().print(Text.assemble(("denied", "red"), f": {why}"))
     columns = ["limit", "scope", "unit", "asked", "remaining", "amount", "fits again"]
     rows = show.table("", columns, numbers=["asked", "remaining", "amount"])
     for each in denial.shortfalls:
@@ -79,7 +82,7 @@ def print_denial(denial: quota_pb2.Denial) -> None:
     if denial.shortfalls:
         show.out().print(rows)
     if denial.hint:
-        click.echo(f"hint: {denial.hint}", err=True)
+        show.say(f"hint: {denial.hint}", err=True)
 
 
 def _fits_again(shortfall: quota_pb2.Shortfall) -> str:
@@ -92,10 +95,8 @@ def _fits_again(shortfall: quota_pb2.Shortfall) -> str:
 
 
 def _print_facts(facts: list[tuple[str, str]]) -> None:
-    from rich.markup import escape
-
     rows = show.table("", ["", ""])
     rows.show_header = False
     for name, value in facts:
-        rows.add_row(name, escape(value))
+        rows.add_row(name, value)
     show.out().print(rows)

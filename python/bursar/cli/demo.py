@@ -6,6 +6,8 @@ import click
 
 from bursar.cli import show
 
+_WIDTH_PIPED = 120
+
 
 @click.command("demo")
 @show.json_option
@@ -16,12 +18,11 @@ def command(*, as_json: bool) -> None:
     told, the limits, the books and the ledger all agree. With --json the decisions go to stderr.
     """
     from bursar.demo.run import run
-    from bursar.demo.show import console
 
     try:
-        summary = run(console(stderr=as_json))
+        summary = run(show.out(stderr=as_json, width_piped=_WIDTH_PIPED))
     except (RuntimeError, OSError) as error:
-        show.fail(show.EXIT_UNDECIDED, str(error))
+        show.fail(show.EXIT_UNDECIDED, str(error), several_lines=True)
     if as_json:
         show.print_json(summary)
     if not summary["ok"]:

@@ -5,12 +5,14 @@ from __future__ import annotations
 from typing import TYPE_CHECKING, Unpack
 
 import click
+from rich.text import Text
 
 from bursar.cli import show
 from bursar.cli.asking import Asked, arguments, asked_options
 from bursar.cli.connection import DEADLINE_S, admin, admin_option
 from bursar.cli.decision import print_denial, print_grant
 from bursar.errors import InvalidRequest
+from bursar.plain import literal
 
 if TYPE_CHECKING:
     from bursar.v1 import admin_pb2
@@ -66,7 +68,7 @@ def _print(answer: admin_pb2.ExplainResponse, *, dry_run: bool) -> None:
 
     labels = f" with {show.labels(answer.labels)}" if answer.labels else ""
     version = answer.answer.policy_version
-    click.echo(f"policy {answer.policy_name}, version {version}{labels}", err=True)
+    show.say(f"policy {answer.policy_name}, version {version}{labels}", err=True)
     took = "asked" if dry_run else "took"
     columns = ["", "limit", "unit", "scope", took, "remaining", "amount", "output that fits"]
     rows = show.table("", columns, numbers=columns[4:])
@@ -74,7 +76,7 @@ def _print(answer: admin_pb2.ExplainResponse, *, dry_run: bool) -> None:
     for each in answer.limits:
         word = show.word(unit, each.unit)
         if not each.applies:
-            rows.add_row("", each.limit, word, f"[dim]{_plain(each.why_not)}[/]", *[""] * 4)
+            rows.add_row("", each.limit, word, Text(literal(each.why_not), "dim"))
             continue
         at = each.standing if each.HasField("standing") else None
         unlimited = at is not None and at.unlimited
@@ -97,13 +99,7 @@ def _print(answer: admin_pb2.ExplainResponse, *, dry_run: bool) -> None:
         print_grant(decided.grant, dry_run=dry_run, replayed=not dry_run)
 
 
-def _mark(each: admin_pb2.ExplainedLimit) -> str:
+def _mark(each: admin_pb2.ExplainedLimit) -> Text:
     if each.refuses:
-        return "[red]refuses, decides[/]" if each.binds else "[red]refuses[/]"
-    return "[yellow]decides[/]" if each.binds else ""
-
-
-def _plain(text: str) -> str:
-    from rich.markup import escape
-
-    return escape(text)
+        return Text("refuses, decides" if each.binds else "refuses", "red")
+    return Text("decides" if each.binds else "", "yellow")

@@ -105,7 +105,7 @@ def command(
         show.print_json({"policy": str(file), "schema": str(beside) if schema else None})
     else:
         names = " and ".join(str(path) for path in written)
-        click.echo(f"wrote {names}; now: bursar serve --policy {file}")
+        show.say(f"wrote {names}; now: bursar serve --policy {file}")
 
 
 def _write(path: Path, text: str, *, force: bool) -> None:

@@ -6,6 +6,7 @@ from collections.abc import Sequence
 from typing import TYPE_CHECKING, Any
 
 import click
+from rich.text import Text
 
 from bursar.cli import show
 from bursar.cli.connection import DEADLINE_S, admin, admin_option
@@ -84,7 +85,7 @@ def _print(standings: Sequence[quota_pb2.Standing], sequence: int, *, more: bool
             show.labels(each.scope) or show.NOTHING,
             show.word(unit, each.unit),
             f"{share:.0%}",
-            f"[{colour}]{'█' * min(_BAR, round(share * _BAR)):░<{_BAR}}[/]",
+            Text(f"{'█' * min(_BAR, round(share * _BAR)):░<{_BAR}}", colour),
             show.amount(each.committed),
             show.amount(each.reserved),
             remaining,
@@ -95,4 +96,4 @@ def _print(standings: Sequence[quota_pb2.Standing], sequence: int, *, more: bool
         show.out().print(rows)
     more_rows = "; there are more, ask with --rows" if more else ""
     count = f"{len(standings)} counter{'' if len(standings) == 1 else 's'}"
-    click.echo(f"{count} at sequence {show.amount(sequence)}{more_rows}", err=True)
+    show.say(f"{count} at sequence {show.amount(sequence)}{more_rows}", err=True)

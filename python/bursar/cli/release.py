@@ -44,4 +44,4 @@ def command(
         show.print_json(show.as_plain(answer))
         return
     again = "; again: it was released so before" if answer.replayed else ""
-    click.echo(f"released {show.amount(answer.tokens_released)} tokens{again}")
+    show.say(f"released {show.amount(answer.tokens_released)} tokens{again}")

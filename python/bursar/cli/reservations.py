@@ -104,7 +104,7 @@ def _print(found: Sequence[admin_pb2.Reservation], sequence: int, *, more: bool)
         show.out().print(rows)
     more_rows = "; there are more, ask with --rows" if more else ""
     count = f"{len(found)} reservation{'' if len(found) == 1 else 's'}"
-    click.echo(f"{count} open at sequence {show.amount(sequence)}{more_rows}", err=True)
+    show.say(f"{count} open at sequence {show.amount(sequence)}{more_rows}", err=True)
 
 
 def _show_one(reservation_id: str, address: str, *, as_json: bool) -> None:
@@ -119,10 +119,10 @@ def _show_one(reservation_id: str, address: str, *, as_json: bool) -> None:
     one = answer.reservation
     state = show.word(admin_pb2.Reservation.DESCRIPTOR.fields_by_name["state"], one.state)
     reserved, committed = show.amount(one.tokens_reserved), show.amount(one.tokens_committed)
-    click.echo(f"{one.reservation_id}: {state}")
-    click.echo(f"  {one.model}  {show.labels(one.labels)}".rstrip())
-    click.echo(f"  reserved {reserved} tokens, used {committed}; policy {one.policy_version}")
+    show.say(f"{one.reservation_id}: {state}")
+    show.say(f"  {one.model}  {show.labels(one.labels)}".rstrip())
+    show.say(f"  reserved {reserved} tokens, used {committed}; policy {one.policy_version}")
     for entry in answer.entries:
-        click.echo(f"{show.amount(entry.sequence):>9}  {in_a_line(entry)}")
+        show.say(f"{show.amount(entry.sequence):>9}  {in_a_line(entry)}")
         for each in entry.changes:
-            click.echo(f"           {change(each)}")
+            show.say(f"           {change(each)}")

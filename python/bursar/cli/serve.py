@@ -76,10 +76,10 @@ def command(*, as_json: bool, log_level: str, **options: str | None) -> None:
         settings = settings_from(options)
         code = serve(settings, when_ready=lambda sidecar: _say_ready(sidecar, as_json=as_json))
     except SettingsError as error:
-        show.fail(show.EXIT_WRONG, str(error).replace("\n", "\nerror: "))
+        show.fail(show.EXIT_WRONG, str(error).replace("\n", "\nerror: "), several_lines=True)
     except PolicyError as error:
         hint = "nothing was started"
-        show.fail(show.EXIT_WRONG, f"the policy has mistakes\n{error}", hint)
+        show.fail(show.EXIT_WRONG, f"the policy has mistakes\n{error}", hint, several_lines=True)
     except (BursarError, OSError) as error:
         show.fail(show.EXIT_UNDECIDED, f"the sidecar cannot start: {error}")
     raise SystemExit(code)
@@ -100,7 +100,7 @@ def _say_ready(sidecar: Sidecar, *, as_json: bool) -> None:
         return
     parts = [f"unix:{places.socket}"] if places.socket else []
     parts += [places.listen] if places.listen else []
-    click.echo(
+    show.say(
         f"bursar is ready: policy {sidecar.policy_name} at {' and '.join(parts)}; "
         f"admin {places.admin}; http {places.http}"
     )

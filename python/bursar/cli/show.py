@@ -16,6 +16,8 @@ from rich.console import Console
 from rich.table import Table
 from rich.text import Text
 
+from bursar.plain import literal
+
 EXIT_NO = 1
 EXIT_WRONG = 2
 EXIT_UNDECIDED = 3
@@ -31,18 +33,39 @@ NOTHING = "-"
 """What a table shows where there is nothing to show."""
 
 
-def out() -> Console:
+class _PlainConsole(Console):
+    """A console on which every string is shown as it is, in a table too.
+
+    Markup would let a label's value end a command or hide itself, so what has a style is a Text.
+    """
+
+    def render_str(self, text: str, **options: Any) -> Text:  # noqa: ANN401  rich's own options
+        """Makes of a string what is printed of it."""
+        return super().render_str(literal(text), **{**options, "markup": False, "emoji": False})
+
+
+def out(*, stderr: bool = False, width_piped: int = _WIDTH_PIPED) -> Console:
     """The console for data: as wide as the terminal, or wide enough for a file."""
-    width = None if sys.stdout.isatty() else _WIDTH_PIPED
-    return Console(highlight=False, soft_wrap=False, width=width)
+    there = (sys.stderr if stderr else sys.stdout).isatty()
+    width = None if there else width_piped
+    return _PlainConsole(stderr=stderr, highlight=False, soft_wrap=False, width=width)
 
 
-def fail(code: int, message: str, hint: str = "") -> NoReturn:
-    """Says on stderr what was wrong and what to do, and ends the command with an exit code."""
+def say(line: str, *, err: bool = False) -> None:
+    """Prints one line for a person, whatever the texts in it hold."""
+    click.echo(literal(line), err=err)
+
+
+def fail(code: int, message: str, hint: str = "", *, several_lines: bool = False) -> NoReturn:
+    """Says on stderr what was wrong and what to do, and ends the command with an exit code.
+
+    Only with `several_lines` do line ends of the message end lines: then they are ours.
+    """
+    lines = message.split("\n") if several_lines else [message]
     console = Console(stderr=True, highlight=False, soft_wrap=True)
-    console.print(Text.assemble(("error: ", "bold red"), message))
+    console.print(Text.assemble(("error: ", "bold red"), "\n".join(map(literal, lines))))
     if hint:
-        console.print(Text.assemble(("hint: ", "bold cyan"), hint))
+        console.print(Text.assemble(("hint: ", "bold cyan"), literal(hint)))
     sys.exit(code)
 
 

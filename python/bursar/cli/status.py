@@ -5,9 +5,11 @@ from __future__ import annotations
 from typing import TYPE_CHECKING
 
 import click
+from rich.text import Text
 
 from bursar.cli import show
 from bursar.cli.connection import DEADLINE_S, admin, admin_option
+from bursar.plain import literal
 
 if TYPE_CHECKING:
     from bursar.v1 import admin_pb2
@@ -36,17 +38,16 @@ def command(address: str, *, as_json: bool) -> None:
 
 
 def _print(status: admin_pb2.GetStatusResponse) -> None:
-    from rich.markup import escape
-
     console = show.out()
-    ready = "[green]ready[/]" if status.ready else "[red]not ready[/]"
-    console.print(f"bursar {status.version}, process {status.process_id}: {ready}")
+    ready = ("ready", "green") if status.ready else ("not ready", "red")
+    program = literal(f"bursar {status.version}, process {status.process_id}: ")
+    console.print(Text.assemble(program, ready))
     if not status.ready:
-        console.print(f"  {status.not_ready_reason}", markup=False)
+        console.print(f"  {status.not_ready_reason}")
     rows = show.table("", ["", ""])
     rows.show_header = False
     for name, value in _facts(status):
-        rows.add_row(name, escape(value))  # a mistake names places as limits[name]
+        rows.add_row(name, value)
     console.print(rows)
 
 
@@ -83,7 +84,8 @@ def _facts(status: admin_pb2.GetStatusResponse) -> list[tuple[str, str]]:
     read = f"{file.path}, read {show.instant(file.read_at_unix_ms)}"
     changes = f"{show.amount(file.reloads)} taken, {show.amount(file.refusals)} refused"
     facts.insert(1, ("policy file", f"{read}; changes since the start: {changes}"))
-    facts[2:2] = [("", f"refused: {mistake}") for mistake in file.mistakes]
+    refused = [line for each in file.mistakes for line in f"refused: {each}".split("\n")]
+    facts[2:2] = [("", line) for line in refused]
     if ledger.poisoned:
         facts.append(("poisoned", ledger.poisoned))
     return facts

@@ -125,7 +125,7 @@ def _print(
     through = f"usage up to sequence {show.amount(answer.through_sequence)}"
     zone = f"; hours of {answer.time_zone}" if "hour" in names else ""
     nothing = "" if found else "nothing yet: "
-    click.echo(f"{nothing}{through}{zone}{more_rows}", err=True)
+    show.say(f"{nothing}{through}{zone}{more_rows}", err=True)
 
 
 def _named(value: str) -> str:

@@ -70,7 +70,10 @@ def command(
         asked.after_sequence = after
     try:
         for event in _again_and_again(address, asked):
-            click.echo(json.dumps(show.as_plain(event)) if as_json else in_a_line(event))
+            if as_json:
+                click.echo(json.dumps(show.as_plain(event)))
+            else:
+                show.say(in_a_line(event))
             sys.stdout.flush()
     except KeyboardInterrupt:
         return
@@ -91,11 +94,11 @@ def _again_and_again(
                     yield from message.events
                     if message.denials_dropped:
                         dropped = show.amount(message.denials_dropped)
-                        click.echo(f"{dropped} denials came too fast to be shown", err=True)
+                        show.say(f"{dropped} denials came too fast to be shown", err=True)
                     asked.after_sequence = message.through_sequence
             except grpc.RpcError as error:
                 # One that was never reached is an address to be put right, not to be waited for.
                 if not seen or cast("grpc.Call", error).code() is not grpc.StatusCode.UNAVAILABLE:
                     raise
-            click.echo("the sidecar has gone; watching goes on when it is back", err=True)
+            show.say("the sidecar has gone; watching goes on when it is back", err=True)
         time.sleep(_PAUSE_S)

@@ -13,6 +13,7 @@ from pathlib import Path
 from typing import Any
 
 from rich.console import Console
+from rich.text import Text
 
 from bursar.demo import check, show
 from bursar.demo.passages import SOURCE, passages
@@ -21,6 +22,7 @@ from bursar.demo.traffic import CALLERS, Result, calls, drive
 from bursar.v1 import quota_pb2
 
 PASSAGES = 240
+_KILLED = "bold magenta"
 
 # A day that ends while the demo runs would begin new counters, and the sums would not be of one.
 _BEFORE_MIDNIGHT = timedelta(seconds=60)
@@ -36,12 +38,17 @@ def run(console: Console) -> dict[str, Any]:
         _wait_out_midnight(console)
         began_s = time.monotonic()
         console.print(
-            f"[bold]bursar demo[/]: {PASSAGES} passages of {SOURCE}, {CALLERS} callers at once.\n"
-            "No model is called: StandInModel streams the words of each passage back, a token "
-            "each,\nunder the names of two models, so that the sidecar counts with their tokenizer."
+            Text.assemble(
+                ("bursar demo", "bold"),
+                f": {PASSAGES} passages of {SOURCE}, {CALLERS} callers at once.\n"
+                "No model is called: StandInModel streams the words of each passage back, a token "
+                "each,\n"
+                "under the names of two models, so that the sidecar counts with their tokenizer.",
+            )
         )
         start_s = sidecar.start()
-        console.print(f"A sidecar on the example policy is ready after {start_s:.1f} s.\n")
+        console.print(f"A sidecar on the example policy is ready after {start_s:.1f} s.")
+        console.print()
         results, restart = _traffic(sidecar, console)
         summary = _report(sidecar, results, restart, console)
         summary["stopped_with"] = sidecar.stop()
@@ -69,12 +76,14 @@ def _traffic(sidecar: DemoSidecar, console: Console) -> tuple[list[Result], dict
             killed = sidecar.process_id
             sidecar.kill()
             console.print(
-                f"[bold magenta]     SIGKILL to the sidecar (process {killed}) with callers waiting"
+                f"     SIGKILL to the sidecar (process {killed}) with callers waiting",
+                style=_KILLED,
             )
             start_s = sidecar.start()
             console.print(
-                f"[bold magenta]     started again as process {sidecar.process_id} in "
-                f"{start_s:.1f} s; the callers go on by themselves"
+                f"     started again as process {sidecar.process_id} in {start_s:.1f} s; "
+                "the callers go on by themselves",
+                style=_KILLED,
             )
             restart = {"after_decisions": len(results), "signal": "SIGKILL", "seconds": start_s}
     return results, restart

@@ -7,25 +7,16 @@ from collections.abc import Iterable, Sequence
 from datetime import timedelta
 
 from rich import box
-from rich.console import Console
 from rich.table import Table
 from rich.text import Text
 
 from bursar.demo.check import Check, Sums
 from bursar.demo.traffic import Result
 from bursar.errors import Denied
+from bursar.plain import literal
 from bursar.v1 import quota_pb2
 
 _STYLES = {"granted": "green", "cut": "yellow", "denied": "red", "undecided": "bold red"}
-_WIDTH_PIPED = 120
-
-
-def console(*, stderr: bool) -> Console:
-    """The console to print on: as wide as the terminal, or wide enough for a file."""
-    made = Console(stderr=stderr, highlight=False)
-    if not made.is_terminal:
-        made.width = _WIDTH_PIPED
-    return made
 
 
 def line(result: Result) -> Text:
@@ -35,12 +26,13 @@ def line(result: Result) -> Text:
     text = Text(asker, no_wrap=True, overflow="ellipsis")
     text.append(f"{result.decision:9}", _STYLES[result.decision])
     if result.error:
-        return text.append(result.error, "bold red")
+        return text.append(literal(result.error), "bold red")
     if result.denied:
-        return text.append(_denial(result.denied))
+        return text.append(literal(_denial(result.denied)))
     model = result.model.rpartition("/")[2]
     fallback = " (fallback)" if result.model != call.models[0] else ""
-    text.append(f"{result.output_tokens_granted:3} output tokens of {model}{fallback}; ")
+    granted = f"{result.output_tokens_granted:3} output tokens of {model}{fallback}; "
+    text.append(literal(granted))
     if result.ending == "released":
         return text.append("its provider refused the connection: released", "cyan")
     text.append(f"{result.ending}, {result.tokens_committed:,} tokens counted")
@@ -101,7 +93,7 @@ def verdict(check: Check, decisions: Counter[str]) -> Text:
     figures = ", ".join(f"{count} of {what}" for what, count in check.compared.items())
     text.append(f"Compared with what the callers were told: {figures}.\n")
     for difference in check.differences:
-        text.append(f"DIFFERS: {difference}\n", "bold red")
+        text.append(f"DIFFERS: {literal(difference)}\n", "bold red")
     if check.differences:
         return text.append(f"{len(check.differences)} figures differ.", "bold red")
     return text.append("Every figure agrees.", "bold green")

@@ -150,6 +150,20 @@ def test_a_callers_text_is_shown_as_it_is_and_ends_no_line(run: Run) -> None:
     assert SHOWN in run("release", f"no{FOREIGN}", exits=2).stderr
 
 
+def test_a_limit_that_the_policy_has_not_is_the_wrong_question(run: Run) -> None:
+    nope = run("limits", "nope", exits=2)
+    assert nope.stdout == ""
+    assert "the policy has no limit nope; it has: request-cap, tenant-month" in nope.stderr
+    assert "did you mean tenant-month?" in run("limits", "tenant-mnth", "--json", exits=2).stderr
+
+
+def test_a_limit_that_nobody_has_met_has_no_counter_yet(run: Run) -> None:
+    never = run("limits", "tenant-month", "--scope", "tenant=never")
+    assert never.stderr.startswith("limit tenant-month has no counter of tenant=never yet at seq")
+    assert run("limits", "request-cap").stderr.startswith("limit request-cap has no counter yet")
+    assert read(run("limits", "request-cap", "--json"))["standings"] == []
+
+
 def test_a_providers_answer_is_committed_from_a_file(run: Run) -> None:
     answer = {
         "id": "chatcmpl-1",

@@ -35,7 +35,8 @@ def admin(address: str) -> Iterator[admin_pb2_grpc.AdminServiceStub]:
         target = loopback(address)
     except SettingsError as error:
         show.fail(show.EXIT_WRONG, f"--admin-listen {error}")
-    options = [("grpc.enable_http_proxy", 0)]
+    # A policy with its overrides may be longer than what gRPC takes if nothing is said.
+    options = [("grpc.enable_http_proxy", 0), ("grpc.max_receive_message_length", -1)]
     with grpc.insecure_channel(target, options=options) as channel:
         try:
             yield admin_pb2_grpc.AdminServiceStub(channel)

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from typing import TYPE_CHECKING, Any
 
 import click
@@ -13,7 +13,7 @@ from bursar.cli.connection import DEADLINE_S, admin, admin_option
 from bursar.cli.labels import label_map
 
 if TYPE_CHECKING:
-    from bursar.v1 import quota_pb2
+    from bursar.v1 import admin_pb2_grpc, quota_pb2
 
 _PAGE = 1_000
 _BAR = 10
@@ -58,14 +58,39 @@ def command(limit: str, scope: Sequence[str], rows: int, address: str, *, as_jso
             token, sequence = answer.next_page_token, answer.sequence
             if not token:
                 break
+        if limit and not standings:
+            _check_name(limit, stub)
     if as_json:
         plain: dict[str, Any] = {"standings": [show.as_plain(each) for each in standings]}
         show.print_json({**plain, "sequence": sequence, "more": bool(token)})
     else:
-        _print(standings, sequence, more=bool(token))
+        _print(standings)
+        count = _counted(len(standings), limit, wanted)
+        more_rows = "; there are more, ask with --rows" if token else ""
+        show.say(f"{count} at sequence {show.amount(sequence)}{more_rows}", err=True)
 
 
-def _print(standings: Sequence[quota_pb2.Standing], sequence: int, *, more: bool) -> None:
+def _check_name(limit: str, stub: admin_pb2_grpc.AdminServiceStub) -> None:
+    """Ends the command where the policy has no such limit: "0 counters" would hide a slip."""
+    from bursar.policy.scalars import nearest
+    from bursar.v1 import admin_pb2
+
+    policy = stub.GetPolicy(admin_pb2.GetPolicyRequest(), timeout=DEADLINE_S).policy
+    names = [each.name for each in policy.limits]
+    if limit not in names:
+        near = nearest(limit, names)
+        hint = f"did you mean {near}?" if near else f"it has: {', '.join(names) or 'none'}"
+        show.fail(show.EXIT_WRONG, f"the policy has no limit {limit}; {hint}")
+
+
+def _counted(count: int, limit: str, scope: Mapping[str, str]) -> str:
+    if limit and not count:
+        of_scope = f" of {show.labels(scope)}" if scope else ""
+        return f"limit {limit} has no counter{of_scope} yet"
+    return f"{count} counter{'' if count == 1 else 's'}"
+
+
+def _print(standings: Sequence[quota_pb2.Standing]) -> None:
     from bursar.v1 import quota_pb2
 
     unit = quota_pb2.Standing.DESCRIPTOR.fields_by_name["unit"]
@@ -94,6 +119,3 @@ def _print(standings: Sequence[quota_pb2.Standing], sequence: int, *, more: bool
         )
     if standings:
         show.out().print(rows)
-    more_rows = "; there are more, ask with --rows" if more else ""
-    count = f"{len(standings)} counter{'' if len(standings) == 1 else 's'}"
-    show.say(f"{count} at sequence {show.amount(sequence)}{more_rows}", err=True)

@@ -8,8 +8,10 @@ import socket
 import subprocess
 import sys
 import threading
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
+import grpc
 import pytest
 from click.testing import CliRunner, Result
 
@@ -17,7 +19,7 @@ from bursar.cli import main
 from bursar.cli.show import as_plain
 from bursar.config import all_settings
 from bursar.policy.parse import parse
-from bursar.v1 import admin_pb2, quota_pb2
+from bursar.v1 import admin_pb2, admin_pb2_grpc, policy_pb2, quota_pb2
 
 NOBODY = "127.0.0.1:1"
 """An address where nothing listens: port 1 needs a right that no test has a server use."""
@@ -228,6 +230,29 @@ def _close_each(listener: socket.socket) -> None:
     with contextlib.suppress(OSError):
         while True:
             listener.accept()[0].close()
+
+
+class _LongPolicy(admin_pb2_grpc.AdminServiceServicer):
+    def ListStandings(self, request: object, context: object) -> admin_pb2.ListStandingsResponse:  # noqa: N802
+        del request, context
+        return admin_pb2.ListStandingsResponse(sequence=1)
+
+    def GetPolicy(self, request: object, context: object) -> admin_pb2.GetPolicyResponse:  # noqa: N802
+        del request, context
+        policy = policy_pb2.Policy(name="long", limits=[policy_pb2.Limit(name="day")])
+        return admin_pb2.GetPolicyResponse(policy=policy, source="#" * 5 * 1024 * 1024)
+
+
+def test_an_answer_longer_than_grpcs_own_bound_is_taken() -> None:
+    servicer = _LongPolicy()  # type: ignore[abstract]  # the calls it lacks are not asked
+    server = grpc.server(ThreadPoolExecutor(1))
+    admin_pb2_grpc.add_AdminServiceServicer_to_server(servicer, server)
+    port = server.add_insecure_port("127.0.0.1:0")
+    server.start()
+    answer = run("limits", "day", "--admin-listen", f"127.0.0.1:{port}")
+    server.stop(grace=None).wait()
+    assert (answer.exit_code, answer.stdout) == (0, "")
+    assert answer.stderr == "limit day has no counter yet at sequence 1\n"
 
 
 @pytest.mark.parametrize(

@@ -96,7 +96,7 @@ def test_every_answer_shows_text_from_outside_as_it_is(capsys: pytest.CaptureFix
     decision.print_grant(grant, dry_run=False, replayed=False)
     show.say(events.in_a_line(event))
     show.say(events.change(admin_pb2.CounterChange(limit=FOREIGN, scope={"t": FOREIGN})))
-    limits._print([STANDING], 1, more=False)
+    limits._print([STANDING])
     held = admin_pb2.Reservation(reservation_id=FOREIGN, model="m", labels={"t": FOREIGN})
     reservations._print([held], 1, more=False)
     by_tenant = admin_pb2.UsageRow(group={FOREIGN: FOREIGN})

@@ -273,3 +273,42 @@ def test_an_absent_sidecar_is_said_at_once_and_why(run: Run, tmp_path: Path) -> 
     refused = run("commit", "r", "--target", "127.0.0.1:1", exits=3)
     assert "no sidecar answers at 127.0.0.1:1: Connection refused" in refused.stderr
     assert "the target must be unix:" in run("commit", "r", "--target", "foo", exits=2).stderr
+
+
+@pytest.mark.parametrize(
+    ("words", "said"),
+    [
+        (["reservations", "--limit", "nope"], "the policy has no limit nope"),
+        (["reservations", "--older-than", "999999999999d"], "--older-than must be at most 36500d"),
+        (["usage", "--from", "0001-01-01"], "--from must be an instant or a span"),
+        (
+            ["explain", "--model", "a/b", "--input-tokens", "9" * 30],
+            "input_tokens must be a whole number",
+        ),
+    ],
+)
+def test_what_cannot_be_asked_for_is_said_without_a_trace(
+    run: Run, words: list[str], said: str
+) -> None:
+    done = run(*words, exits=2)
+    assert said in done.stderr
+    assert "Traceback" not in done.stderr
+
+
+def test_the_data_planes_port_is_told_from_admins(served: Served, run: Run) -> None:
+    for command in ("limits", "usage", "status", "reservations"):
+        done = run(command, "--admin-listen", served.listen, exits=2)
+        assert "is not a sidecar's admin: it may be its data plane" in done.stderr
+
+
+def test_output_that_cannot_be_written_is_an_error_in_a_sentence() -> None:
+    with Path("/dev/full").open("w") as full:
+        done = subprocess.run(
+            [BURSAR, "settings", "--json"],
+            stdout=full,
+            stderr=subprocess.PIPE,
+            text=True,
+            check=False,
+        )
+    assert done.returncode == 3
+    assert done.stderr == "error: the output cannot be written: No space left on device\n"

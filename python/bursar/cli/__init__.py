@@ -2,8 +2,11 @@
 
 from __future__ import annotations
 
+import errno
 import os
+import sys
 from importlib import import_module
+from pathlib import Path
 
 import click
 
@@ -45,6 +48,20 @@ class _Commands(click.Group):
             return None
         command = import_module(f"bursar.cli.{cmd_name}").command
         return command if isinstance(command, click.Command) else None
+
+    def invoke(self, ctx: click.Context) -> object:
+        """Runs the command; output that cannot be written is an error in a sentence."""
+        try:
+            result = super().invoke(ctx)
+            sys.stdout.flush()
+        except OSError as error:
+            if error.errno == errno.EPIPE:  # whoever reads has had enough, which click knows
+                raise
+            sys.stdout = Path(os.devnull).open("w")  # noqa: SIM115  what is left goes nowhere
+            click.echo(f"error: the output cannot be written: {error.strerror or error}", err=True)
+            ctx.exit(3)
+        else:
+            return result
 
     def format_commands(self, ctx: click.Context, formatter: click.HelpFormatter) -> None:
         """Lists the commands without loading them."""

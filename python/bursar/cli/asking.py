@@ -16,6 +16,8 @@ from bursar.plain import literal
 
 _Function = TypeVar("_Function", bound=Callable[..., object])
 
+_SPAN_MS_MAX = 36_500 * 86_400_000
+
 TEXT_BYTES_MAX = 4 * 1024 * 1024
 """The longest text that is sent to be counted."""
 
@@ -115,6 +117,10 @@ def span_s(text: str | None, option: str) -> float | None:
     if text is None:
         return None
     try:
-        return span_ms(text) / 1000
+        ms = span_ms(text)
     except SettingsError as error:
         show.fail(show.EXIT_WRONG, f"{option} {error}")
+    if ms > _SPAN_MS_MAX:
+        most = _SPAN_MS_MAX // 86_400_000
+        show.fail(show.EXIT_WRONG, f"{option} must be at most {most}d (got {text})")
+    return ms / 1000

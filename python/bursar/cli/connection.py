@@ -44,9 +44,33 @@ def admin(address: str) -> Iterator[admin_pb2_grpc.AdminServiceStub]:
             _fail(target, error)
 
 
+def check_limit(limit: str, stub: admin_pb2_grpc.AdminServiceStub) -> None:
+    """Ends the command where the policy has no such limit: "0 found" would hide a slip."""
+    from bursar.policy.scalars import nearest
+    from bursar.v1 import admin_pb2
+
+    policy = stub.GetPolicy(admin_pb2.GetPolicyRequest(), timeout=DEADLINE_S).policy
+    names = [each.name for each in policy.limits]
+    if limit not in names:
+        near = nearest(limit, names)
+        hint = f"did you mean {near}?" if near else f"it has: {', '.join(names) or 'none'}"
+        show.fail(show.EXIT_WRONG, f"the policy has no limit {limit}; {hint}")
+
+
+def _says_why(call: grpc.Call) -> bool:
+    """Whether a status has the details that a sidecar sends with each of its own."""
+    return any(key == "grpc-status-details-bin" for key, _ in call.trailing_metadata() or ())
+
+
 def _fail(target: str, error: grpc.RpcError) -> None:
     call = cast("grpc.Call", error)  # every error of a stub's call is the call too
     code, details = call.code(), call.details() or ""
+    if code is grpc.StatusCode.UNIMPLEMENTED and not _says_why(call):
+        show.fail(
+            show.EXIT_WRONG,
+            f"what answers at {target} is not a sidecar's admin: it may be its data plane",
+            f"name its admin address, {ADMIN_LISTEN} if nothing else is said: --admin-listen",
+        )
     if code in _QUESTION_WRONG:
         show.fail(show.EXIT_WRONG, details)
     if code is grpc.StatusCode.UNAVAILABLE and "connect" in details.lower():

@@ -9,11 +9,11 @@ import click
 from rich.text import Text
 
 from bursar.cli import show
-from bursar.cli.connection import DEADLINE_S, admin, admin_option
+from bursar.cli.connection import DEADLINE_S, admin, admin_option, check_limit
 from bursar.cli.labels import label_map
 
 if TYPE_CHECKING:
-    from bursar.v1 import admin_pb2_grpc, quota_pb2
+    from bursar.v1 import quota_pb2
 
 _PAGE = 1_000
 _BAR = 10
@@ -59,7 +59,7 @@ def command(limit: str, scope: Sequence[str], rows: int, address: str, *, as_jso
             if not token:
                 break
         if limit and not standings:
-            _check_name(limit, stub)
+            check_limit(limit, stub)
     if as_json:
         plain: dict[str, Any] = {"standings": [show.as_plain(each) for each in standings]}
         show.print_json({**plain, "sequence": sequence, "more": bool(token)})
@@ -68,19 +68,6 @@ def command(limit: str, scope: Sequence[str], rows: int, address: str, *, as_jso
         count = _counted(len(standings), limit, wanted)
         more_rows = "; there are more, ask with --rows" if token else ""
         show.say(f"{count} at sequence {show.amount(sequence)}{more_rows}", err=True)
-
-
-def _check_name(limit: str, stub: admin_pb2_grpc.AdminServiceStub) -> None:
-    """Ends the command where the policy has no such limit: "0 counters" would hide a slip."""
-    from bursar.policy.scalars import nearest
-    from bursar.v1 import admin_pb2
-
-    policy = stub.GetPolicy(admin_pb2.GetPolicyRequest(), timeout=DEADLINE_S).policy
-    names = [each.name for each in policy.limits]
-    if limit not in names:
-        near = nearest(limit, names)
-        hint = f"did you mean {near}?" if near else f"it has: {', '.join(names) or 'none'}"
-        show.fail(show.EXIT_WRONG, f"the policy has no limit {limit}; {hint}")
 
 
 def _counted(count: int, limit: str, scope: Mapping[str, str]) -> str:

@@ -10,7 +10,7 @@ import click
 
 from bursar.cli import show
 from bursar.cli.asking import span_s
-from bursar.cli.connection import DEADLINE_S, admin, admin_option
+from bursar.cli.connection import DEADLINE_S, admin, admin_option, check_limit
 from bursar.cli.events import change, in_a_line
 from bursar.cli.labels import label_map
 
@@ -77,6 +77,8 @@ def command(
             asked.page_token = answer.next_page_token
             if not answer.next_page_token or len(found) >= rows:
                 break
+        if limit and not found:
+            check_limit(limit, stub)
     more = bool(answer.next_page_token)
     if as_json:
         plain: dict[str, Any] = {"reservations": [show.as_plain(each) for each in found]}

@@ -54,6 +54,7 @@ def command(
     from bursar.errors import Denied
 
     said = arguments(asked)
+    ttl_s, wait_s = span_s(ttl, "--ttl"), span_s(wait, "--wait")
     address = find_target(target)
     check_heard(address)
     try:
@@ -64,8 +65,8 @@ def command(
             reservation = client.reserve(
                 **said,
                 reservation_id=named,
-                ttl=span_s(ttl, "--ttl"),
-                wait=span_s(wait, "--wait"),
+                ttl=ttl_s,
+                wait=wait_s,
                 dry_run=dry_run,
                 durability=durability,  # type: ignore[arg-type]  # click has checked it
             )

@@ -23,6 +23,7 @@ EXIT_WRONG = 2
 EXIT_UNDECIDED = 3
 
 _WIDTH_PIPED = 160
+_TABLE_WIDTH_MAX = 200
 _UNITS_MS = ((86_400_000, "d"), (3_600_000, "h"), (60_000, "m"), (1_000, "s"))
 _KIB = 1024
 
@@ -42,6 +43,15 @@ class _PlainConsole(Console):
     def render_str(self, text: str, **options: Any) -> Text:  # noqa: ANN401  rich's own options
         """Makes of a string what is printed of it."""
         return super().render_str(literal(text), **{**options, "markup": False, "emoji": False})
+
+    def print(self, *shown: Any, **options: Any) -> None:  # noqa: ANN401  rich's own options
+        """Prints; a table that is wider than the terminal keeps its columns, and is wrapped."""
+        tables = [each for each in shown if isinstance(each, Table)]
+        if tables and "width" not in options:
+            free = self.options.update(max_width=_TABLE_WIDTH_MAX)
+            wanted = max(self.measure(each, options=free).maximum for each in tables)
+            options |= {"width": max(self.width, wanted), "crop": False, "soft_wrap": False}
+        super().print(*shown, **options)
 
 
 def out(*, stderr: bool = False, width_piped: int = _WIDTH_PIPED) -> Console:

@@ -42,6 +42,8 @@ def command(  # noqa: PLR0917  click passes all of them by name
 ) -> None:  # fmt: skip
     """Show who used how much, summed over a span by some labels.
 
+    Usage is kept by the hour: a span is widened to whole hours.
+
     \b
     Examples:
       bursar usage --by feature --by model --from 7d
@@ -82,19 +84,20 @@ def _instant(text: str | None, option: str) -> int:
     """An instant in ms since 1970: RFC 3339, a date in this machine's zone, or so long ago."""
     if text is None:
         return 0
-    now = datetime.now(UTC)
     try:
-        moment = now - timedelta(milliseconds=span_ms(text))
+        span = timedelta(milliseconds=span_ms(text))
     except (SettingsError, OverflowError):
-        try:
-            moment = datetime.fromisoformat(text)
-        except ValueError:
-            show.fail(
-                show.EXIT_WRONG,
-                f"{option} must be an instant or a span (got {text})",
-                "write 2026-11-23, 2026-11-23T09:00:00Z, 24h or 7d",
-            )
-    return max(1, round(moment.timestamp() * 1000))
+        span = None
+    try:
+        moment = datetime.fromisoformat(text) if span is None else datetime.now(UTC) - span
+        # A year that the machine's zone cannot be told for is an error only here.
+        return max(1, round(moment.timestamp() * 1000))
+    except (ValueError, OverflowError):
+        show.fail(
+            show.EXIT_WRONG,
+            f"{option} must be an instant or a span (got {text})",
+            "write 2026-11-23, 2026-11-23T09:00:00Z, 24h or 7d",
+        )
 
 
 def _print(

@@ -9,6 +9,7 @@ __all__ = [
     "Sidecar",
     "Watch",
     "check_policy",
+    "check_request",
     "count_tokens",
     "metric_families",
     "scan_totals",
@@ -38,6 +39,13 @@ def metric_families() -> list[tuple[str, str, str, str]]:
 
 def check_policy(*, policy: bytes) -> list[str]:
     """Every mistake the rules find in a `Policy`; none if it has none."""
+
+def check_request(*, method: str, request: bytes) -> tuple[str, str] | None:
+    """The first field of a call's request that is refused under any policy, and what is wrong.
+
+    None if there is nothing. Raises ValueError for a call that is none of `Reserve`, `Commit`,
+    `Release`, `Record` and `CountTokens`, or bytes that are not its request.
+    """
 
 def count_tokens(*, request: bytes) -> bytes:
     """A `CountTokensResponse` to a `CountTokensRequest`; ValueError if the question is wrong."""

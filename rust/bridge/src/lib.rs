@@ -46,6 +46,17 @@ mod _core {
         through(py, || Ok(bursar_server::check_policy(policy)))
     }
 
+    /// The first field of a call's request that is refused under any policy, and what is wrong with it.
+    #[pyfunction]
+    #[pyo3(signature = (*, method, request))]
+    fn check_request(
+        py: Python<'_>,
+        method: &str,
+        request: &[u8],
+    ) -> PyResult<Option<(String, String)>> {
+        through(py, || Ok(bursar_server::check_request(method, request)?))
+    }
+
     /// A `CountTokensResponse` to a `CountTokensRequest`.
     #[pyfunction]
     #[pyo3(signature = (*, request))]

@@ -29,7 +29,7 @@ mod sweep;
 mod watch;
 mod wire;
 
-pub use ahead::{check_policy, count_tokens};
+pub use ahead::{check_policy, check_request, count_tokens};
 pub use listen::ListenError;
 pub use metrics::{FAMILIES, Family};
 pub use running::{ActivateError, AskError, End, Running, Server, StartError};

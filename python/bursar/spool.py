@@ -39,6 +39,9 @@ BYTES_MAX = 64 * 1024 * 1024
 REFUSED_BYTES_MAX = 16 * 1024 * 1024
 """The most bytes of refused settlements that are kept aside for a person, for one sidecar."""
 
+VARIABLE = "BURSAR_SPOOL"
+"""The environment variable that names the directory for what waits."""
+
 _MAGIC = b"bursar-spool-1\n"
 _FRAME = struct.Struct("<II")  # the payload's length and its CRC-32
 _PAYLOAD_BYTES_MAX = 1024 * 1024
@@ -280,10 +283,10 @@ class Spool:
 
 
 def find_directory(spool: str | os.PathLike[str] | None) -> Path:
-    """The directory for what waits: as given, else `BURSAR_SPOOL`, else in the user's state."""
+    """The directory for what waits: as given, else as `VARIABLE` says, else in the user's state."""
     if spool is not None:
         return Path(spool).absolute()
-    if named := os.environ.get("BURSAR_SPOOL"):
+    if named := os.environ.get(VARIABLE):
         return Path(named).absolute()
     state = os.environ.get("XDG_STATE_HOME")
     home = Path(state) if state else Path(os.path.expanduser("~")) / ".local" / "state"  # noqa: PTH111  Path.expanduser raises without a home

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import inspect
 import time
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
@@ -67,6 +68,36 @@ class Failure:
 
 Answer = Message | Failure | _Silence | Callable[[quota_pb2.ReserveRequest], Message]
 """A response as it is sent; a status; no answer; or, for Reserve, one made of the request."""
+
+
+def check_answer(method: str, answer: object) -> None:
+    """Raises InvalidRequest for what is no answer to `method`."""
+    if isinstance(answer, (Failure, _Silence)):
+        return
+    if method == "Reserve" and _takes_a_request(answer):
+        return
+    check_response(method, answer)
+
+
+def check_response(method: str, response: object) -> None:
+    """Raises InvalidRequest for what is no message that `method` answers with."""
+    if isinstance(response, getattr(quota_pb2, f"{method}Response")):
+        return
+    made = "a grant() or denial(), a function that makes one of the request, "
+    wanted = (made if method == "Reserve" else "") + f"a {method}Response, a failure() or SILENCE"
+    got = f"a {type(response).__name__}" if isinstance(response, Message) else repr(response)
+    raise InvalidRequest(f"the answer to {method} must be {wanted} (got {got})")
+
+
+def _takes_a_request(answer: object) -> bool:
+    """Whether it can be called with a request: `grant()` can, `grant` and a class cannot."""
+    if not callable(answer) or isinstance(answer, type):
+        return False
+    try:
+        inspect.signature(answer).bind(quota_pb2.ReserveRequest())
+    except (TypeError, ValueError):
+        return False
+    return True
 
 
 def failure(

@@ -1,4 +1,4 @@
-"""The rules of ids that a scripted sidecar holds to: what is known, settled and repeated."""
+"""The rules that a scripted sidecar holds to: what is wrong, known, settled and repeated."""
 
 from __future__ import annotations
 
@@ -8,6 +8,7 @@ from dataclasses import dataclass, field
 import grpc
 from google.protobuf.message import Message
 
+from bursar import _core  # noqa: TID251  the checks are the sidecar's own, asked without one
 from bursar.testing.answers import Failure, granted
 from bursar.v1 import quota_pb2
 
@@ -140,6 +141,15 @@ class Rules:
                 replayed=replayed,
                 ledger_sequence=self.sequence,
             )
+
+
+def refusal(method: str, request: Message) -> Failure | None:
+    """The refusal of what every sidecar refuses, whatever its policy; None of anything else."""
+    wrong = _core.check_request(method=method, request=request.SerializeToString())
+    if wrong is None:
+        return None
+    text = ": ".join(wrong)
+    return Failure(grpc.StatusCode.INVALID_ARGUMENT, text, "INVALID_FIELD", [wrong])
 
 
 def differ(one: Message, other: Message) -> bool:

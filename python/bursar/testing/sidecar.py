@@ -4,6 +4,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import threading
 import time
 from collections import deque
@@ -16,8 +17,17 @@ import grpc
 from google.protobuf.message import Message
 
 from bursar.errors import InvalidRequest
-from bursar.testing.answers import SILENCE, Answer, Failure, estimate, texts_of
-from bursar.testing.rules import Rules, ScriptedReservation
+from bursar.testing.answers import (
+    SILENCE,
+    Answer,
+    Failure,
+    check_answer,
+    check_response,
+    estimate,
+    texts_of,
+)
+from bursar.testing.rules import Rules, ScriptedReservation, refusal
+from bursar.testing.spool import spool_aside
 from bursar.v1 import quota_pb2, quota_pb2_grpc
 
 METHODS = ("Reserve", "Commit", "Release", "Record", "CountTokens")
@@ -32,6 +42,10 @@ class ScriptedSidecar(quota_pb2_grpc.QuotaServiceServicer):
 
     Use it as `with ScriptedSidecar() as sidecar`, and give clients `sidecar.target`. It enforces no
     limit and counts nothing; see `bursar.testing`.
+
+    From when it is made until it is closed, `BURSAR_SPOOL` names a temporary directory: a client
+    made meanwhile keeps there what waits and what was refused, unless it names a `spool=` itself.
+    What was refused is gone with it, and the variable is what it was before.
     """
 
     def __init__(self) -> None:
@@ -47,6 +61,9 @@ class ScriptedSidecar(quota_pb2_grpc.QuotaServiceServicer):
         self.target: str = f"127.0.0.1:{port}"
         """The address to give to `bursar.Client` or `bursar.AsyncClient`."""
         self._server.start()
+        self._undo = contextlib.ExitStack()
+        spool_aside.enter()
+        self._undo.callback(spool_aside.leave, self.target)
 
     def __enter__(self) -> Self:
         """Gives itself."""
@@ -64,13 +81,18 @@ class ScriptedSidecar(quota_pb2_grpc.QuotaServiceServicer):
     def close(self) -> None:
         """Stops answering; calls in flight fail as if the sidecar had gone away."""
         self._server.stop(grace=None).wait(_STOP_S_MAX)
+        self._undo.close()
 
     def answer(self, method: str, *answers: Answer) -> None:
         """Lays out what the next calls of `method` get, one each, after what is laid out already.
 
-        Raises InvalidRequest for a method that is none.
+        A request that every sidecar refuses is refused all the same, unless a failure or SILENCE is
+        laid out for it. Raises InvalidRequest for a method that is none, and for what is no answer
+        to it.
         """
         self._check(method)
+        for each in answers:
+            check_answer(method, each)
         with self._changed:
             self._script[method].extend(answers)
 
@@ -121,15 +143,23 @@ class ScriptedSidecar(quota_pb2_grpc.QuotaServiceServicer):
     def _scripted(
         self, method: str, request: Message, context: grpc.ServicerContext
     ) -> Message | Failure | None:
-        """Notes the call, and gives what the script has for it; None: nothing."""
+        """Notes the call, and gives what the script has for it; None: nothing.
+
+        Of a wrong request that is a refusal, unless the script has it fail or kept waiting.
+        """
         with self._changed:
             self._asked[method].append(request)
             laid_out = self._script[method].popleft() if self._script[method] else None
             self._changed.notify_all()
         if laid_out is SILENCE:
-            return self._silent(context)
+            laid_out = self._silent(context)
+        if isinstance(laid_out, Failure):
+            return laid_out
+        if refused := refusal(method, request):
+            return refused
         if callable(laid_out):
-            return laid_out(cast("quota_pb2.ReserveRequest", request))
+            laid_out = laid_out(cast("quota_pb2.ReserveRequest", request))
+            check_response(method, laid_out)
         return laid_out
 
     def _silent(self, context: grpc.ServicerContext) -> Failure | None:

@@ -3,15 +3,57 @@
 from __future__ import annotations
 
 import logging
+import os
+from collections.abc import Callable
 from datetime import UTC, datetime, timedelta
+from pathlib import Path
+from typing import Any
 
+import grpc
 import pytest
+from google.protobuf.message import Message
+from tests.conftest import HandSidecar
+from tests.system.conftest import Stock
 
 import bursar
 from bursar.testing import SILENCE, ScriptedSidecar, denial, failure, grant
 from bursar.v1 import quota_pb2
 
 NOW = datetime(2026, 11, 25, tzinfo=UTC)
+POLICY = """
+policy: tests
+time_zone: UTC
+labels: {}
+reservations: {ttl: 5m, unsettled: charge_input}
+limits: []
+"""
+
+LINE = quota_pb2.Line(meter=quota_pb2.METER_INPUT, tokens=1)
+WRONG = {
+    "model": quota_pb2.ReserveRequest(reservation_id="r", model="gpt"),
+    "no model": quota_pb2.ReserveRequest(reservation_id="r"),
+    "fallback": quota_pb2.ReserveRequest(reservation_id="r", model="a/b", fallback_models=["gpt"]),
+    "id": quota_pb2.ReserveRequest(reservation_id="r" * 65, model="a/b"),
+    "no id": quota_pb2.ReserveRequest(model="a/b"),
+    "output": quota_pb2.ReserveRequest(
+        reservation_id="r", model="a/b", output_tokens_min=3, output_tokens_max=2
+    ),
+    "label": quota_pb2.ReserveRequest(reservation_id="r", model="a/b", labels={"Bad": ""}),
+    "request's own": quota_pb2.ReserveRequest(
+        reservation_id="r", model="a/b", labels={"model": "x"}
+    ),
+    "ttl": quota_pb2.ReserveRequest(reservation_id="r", model="a/b", ttl_ms=1),
+    "commit without usage": quota_pb2.CommitRequest(
+        reservation_id="r", outcome=quota_pb2.OUTCOME_COMPLETED
+    ),
+    "commit of many lines": quota_pb2.CommitRequest(
+        reservation_id="r", outcome=quota_pb2.OUTCOME_COMPLETED, lines=[LINE] * 33
+    ),
+    "release of a long id": quota_pb2.ReleaseRequest(reservation_id="r" * 65),
+    "record at no instant": quota_pb2.RecordRequest(record_id="r", model="a/b", lines=[LINE]),
+    "count": quota_pb2.CountTokensRequest(model="gpt", texts=["hi"]),
+}
+"""What a sidecar refuses whatever its policy, by what is wrong."""
 
 
 def test_what_is_not_scripted_is_granted_in_full(client: bursar.Client) -> None:
@@ -136,6 +178,119 @@ def test_silence_lasts_until_the_deadline_and_what_is_sent_behind_is_waited_for(
     assert release.reservation_id == "lost"
     with pytest.raises(TimeoutError, match="1 of 9 calls of Release"):
         scripted.wait_for("Release", count=9, timeout=0.01)
+
+
+@pytest.mark.parametrize("wrong", WRONG)
+def test_what_every_sidecar_refuses_is_refused_in_the_same_words(
+    scripted: ScriptedSidecar, start_sidecar: Callable[[str], HandSidecar], wrong: str
+) -> None:
+    real = _refusal(start_sidecar(POLICY).listen, WRONG[wrong])
+    assert real[0] is grpc.StatusCode.INVALID_ARGUMENT
+    assert _refusal(scripted.target, WRONG[wrong]) == real
+    assert not scripted.reservations
+
+
+def _refusal(target: str, request: Message) -> tuple[grpc.StatusCode, str, bytes]:
+    """The status that a request is refused with, its text, and its details as they are sent."""
+    stock = Stock(target)
+    method = type(request).__name__.removesuffix("Request")
+    with stock.channel, pytest.raises(grpc.RpcError) as raised:
+        getattr(stock.quota, method)(request, timeout=10)
+    refused: Any = raised.value  # also a call, which its type does not say
+    details = dict(refused.trailing_metadata())["grpc-status-details-bin"]
+    return refused.code(), refused.details(), details
+
+
+def test_a_scripted_grant_saves_no_wrong_request_and_a_scripted_failure_comes_first(
+    scripted: ScriptedSidecar, client: bursar.Client
+) -> None:
+    scripted.answer("Reserve", grant(), SILENCE, failure("PERMISSION_DENIED", "as scripted"))
+    with pytest.raises(bursar.InvalidRequest, match="provider/model") as raised:
+        client.reserve(model="gpt")
+    assert [field for field, _ in raised.value.fields] == ["model"]
+    with pytest.raises(bursar.Undecided):
+        client.reserve(model="gpt", timeout=0.2)
+    with pytest.raises(bursar.NotAllowed, match="as scripted"):
+        client.reserve(model="gpt")
+
+
+def test_an_answer_that_is_none_to_its_method_is_named_and_nothing_of_it_is_laid_out(
+    scripted: ScriptedSidecar, client: bursar.Client
+) -> None:
+    with pytest.raises(
+        bursar.InvalidRequest, match=r"a CommitResponse, a failure\(\).*got a ReserveResponse"
+    ):
+        scripted.answer("Commit", quota_pb2.CommitResponse(late=True), denial(limit="x"))
+    mistakes: list[Any] = [None, "denied", {}, quota_pb2.CommitResponse(), denial, grant]
+    mistakes += [quota_pb2.ReserveResponse, lambda: None]
+    for mistake in mistakes:
+        with pytest.raises(bursar.InvalidRequest, match=r"a grant\(\) or denial\(\).*got "):
+            scripted.answer("Reserve", mistake)
+    for method in ("Commit", "Release", "Record", "CountTokens"):
+        with pytest.raises(bursar.InvalidRequest, match=f"a {method}Response"):
+            scripted.answer(method, grant())
+    answer = client.reserve(model="a/b").commit({"input": 1})
+    assert answer is not None
+    assert (answer.late, answer.tokens_committed) == (False, 1)
+
+
+def test_a_function_that_makes_no_answer_fails_the_call_as_a_bug(
+    scripted: ScriptedSidecar, client: bursar.Client
+) -> None:
+    scripted.answer("Reserve", lambda _: quota_pb2.CommitResponse())
+    with pytest.raises(bursar.Undecided, match="got a CommitResponse") as raised:
+        client.reserve(model="a/b")
+    assert raised.value.is_bug
+
+
+def test_what_a_scripted_sidecar_refuses_is_kept_aside_until_it_closes(
+    tmp_path: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    ours = os.environ["BURSAR_SPOOL"]
+    with (
+        ScriptedSidecar() as sidecar,
+        bursar.Client(sidecar.target, on_undecided="deny", timeout=5) as client,
+    ):
+        aside = Path(os.environ["BURSAR_SPOOL"])
+        _have_one_refused(client)
+        assert len(list(aside.glob("*/refused.jsonl"))) == 1
+        named = tmp_path / "named"
+        with bursar.Client(sidecar.target, on_undecided="deny", timeout=5, spool=named) as by_name:
+            _have_one_refused(by_name)
+        assert len(list(named.glob("*/refused.jsonl"))) == 1
+    assert str(named) in caplog.text
+    assert not aside.exists()
+    assert os.environ["BURSAR_SPOOL"] == ours
+    assert not Path(ours).exists()
+    sidecar.close()  # once more does nothing
+    assert os.environ["BURSAR_SPOOL"] == ours
+
+
+def test_scripted_sidecars_at_once_keep_their_clients_spools_in_whatever_order_they_close(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    monkeypatch.delenv("BURSAR_SPOOL")
+    first = ScriptedSidecar()
+    with (
+        ScriptedSidecar() as second,
+        bursar.Client(second.target, on_undecided="deny", timeout=5) as client,
+    ):
+        aside = Path(os.environ["BURSAR_SPOOL"])
+        first.close()
+        with (
+            ScriptedSidecar() as third,
+            bursar.Client(third.target, on_undecided="deny", timeout=5) as other,
+        ):
+            _have_one_refused(client)
+            _have_one_refused(other)
+            assert len(list(aside.glob("*/refused.jsonl"))) == 2
+        assert len(list(aside.glob("*/refused.jsonl"))) == 1
+    assert not aside.exists()
+    assert "BURSAR_SPOOL" not in os.environ
+
+
+def _have_one_refused(client: bursar.Client) -> None:
+    assert client.reserve(model="a/b").commit({"input": 1}, labels={"Bad": ""}) is None
 
 
 def test_a_mistake_in_a_script_is_named(scripted: ScriptedSidecar) -> None:

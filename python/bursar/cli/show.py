@@ -47,10 +47,10 @@ class _PlainConsole(Console):
     def print(self, *shown: Any, **options: Any) -> None:  # noqa: ANN401  rich's own options
         """Prints; a table that is wider than the terminal keeps its columns, and is wrapped."""
         tables = [each for each in shown if isinstance(each, Table)]
-        if tables and "width" not in options:
+        if tables:
             free = self.options.update(max_width=_TABLE_WIDTH_MAX)
             wanted = max(self.measure(each, options=free).maximum for each in tables)
-            options |= {"width": max(self.width, wanted), "crop": False, "soft_wrap": False}
+            self.width = max(self.width, wanted)
         super().print(*shown, **options)
 
 

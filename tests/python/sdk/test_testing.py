@@ -252,11 +252,11 @@ def test_what_a_scripted_sidecar_refuses_is_kept_aside_until_it_closes(
         bursar.Client(sidecar.target, on_undecided="deny", timeout=5) as client,
     ):
         aside = Path(os.environ["BURSAR_SPOOL"])
-        _have_one_refused(client)
+        _have_one_refused(sidecar, client)
         assert len(list(aside.glob("*/refused.jsonl"))) == 1
         named = tmp_path / "named"
         with bursar.Client(sidecar.target, on_undecided="deny", timeout=5, spool=named) as by_name:
-            _have_one_refused(by_name)
+            _have_one_refused(sidecar, by_name)
         assert len(list(named.glob("*/refused.jsonl"))) == 1
     assert str(named) in caplog.text
     assert not aside.exists()
@@ -281,16 +281,18 @@ def test_scripted_sidecars_at_once_keep_their_clients_spools_in_whatever_order_t
             ScriptedSidecar() as third,
             bursar.Client(third.target, on_undecided="deny", timeout=5) as other,
         ):
-            _have_one_refused(client)
-            _have_one_refused(other)
+            _have_one_refused(second, client)
+            _have_one_refused(third, other)
             assert len(list(aside.glob("*/refused.jsonl"))) == 2
         assert len(list(aside.glob("*/refused.jsonl"))) == 1
     assert not aside.exists()
     assert "BURSAR_SPOOL" not in os.environ
 
 
-def _have_one_refused(client: bursar.Client) -> None:
-    assert client.reserve(model="a/b").commit({"input": 1}, labels={"Bad": ""}) is None
+def _have_one_refused(sidecar: ScriptedSidecar, client: bursar.Client) -> None:
+    """A settlement that nothing can be left out of to have it taken."""
+    sidecar.answer("Commit", failure("ALREADY_EXISTS"))
+    client.reserve(model="a/b", input_tokens=1).commit({"input": 1})
 
 
 def test_a_mistake_in_a_script_is_named(scripted: ScriptedSidecar) -> None:

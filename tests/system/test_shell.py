@@ -124,6 +124,7 @@ def test_what_is_open_is_listed_and_a_release_gives_it_back(run: Run) -> None:
     took = run("explain", "held-1")
     assert "granted held-1 before; it is open" in took.stdout
     assert "released 70 tokens" in run("release", "held-1", "--reason", "cached").stdout
+    assert "because cached" in run("reservations", "held-1").stdout
     assert "nothing" not in run("reservations", "held-1").stdout
     assert read(run("reservations", "-l", "tenant=open", "--json"))["reservations"] == []
 

@@ -41,6 +41,8 @@ def in_a_line(event: admin_pb2.Event) -> str:
     parts += [each for each in (event.model, show.labels(event.labels)) if each]
     if event.late:
         parts.append("late")
+    if event.release_reason:
+        parts.append(f"because {event.release_reason}")
     refused = [each.standing.limit for each in event.denial.shortfalls]
     if refused:
         parts.append(f"by {', '.join(dict.fromkeys(refused))}")

@@ -793,6 +793,7 @@ class Event(_message.Message):
     DENIAL_FIELD_NUMBER: _builtins.int
     RESPONSE_ID_FIELD_NUMBER: _builtins.int
     LATENCY_MS_FIELD_NUMBER: _builtins.int
+    RELEASE_REASON_FIELD_NUMBER: _builtins.int
     sequence: _builtins.int
     """The entry's sequence in the ledger; 0 for a denial."""
     occurred_at_unix_ms: _builtins.int
@@ -819,6 +820,8 @@ class Event(_message.Message):
     """The provider's id of its response, where the caller stated it."""
     latency_ms: _builtins.int
     """How long the call took, as the caller stated it, in milliseconds."""
+    release_reason: _builtins.str
+    """Why it was released, as the caller stated it."""
     @_builtins.property
     def labels(self) -> _containers.ScalarMap[_builtins.str, _builtins.str]:
         """The labels as the policy mapped them; of a denial, as they were sent."""
@@ -855,10 +858,11 @@ class Event(_message.Message):
         denial: _quota_pb2.Denial | None = ...,
         response_id: _builtins.str = ...,
         latency_ms: _builtins.int = ...,
+        release_reason: _builtins.str = ...,
     ) -> None: ...
     _HasFieldArgType: _TypeAlias = _typing.Literal["denial", b"denial"]  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["changes", b"changes", "denial", b"denial", "kind", b"kind", "labels", b"labels", "late", b"late", "latency_ms", b"latency_ms", "lines", b"lines", "model", b"model", "model_version", b"model_version", "occurred_at_unix_ms", b"occurred_at_unix_ms", "outcome", b"outcome", "policy_version", b"policy_version", "reservation_id", b"reservation_id", "response_id", b"response_id", "sequence", b"sequence", "service_tier", b"service_tier", "tokens", b"tokens"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["changes", b"changes", "denial", b"denial", "kind", b"kind", "labels", b"labels", "late", b"late", "latency_ms", b"latency_ms", "lines", b"lines", "model", b"model", "model_version", b"model_version", "occurred_at_unix_ms", b"occurred_at_unix_ms", "outcome", b"outcome", "policy_version", b"policy_version", "release_reason", b"release_reason", "reservation_id", b"reservation_id", "response_id", b"response_id", "sequence", b"sequence", "service_tier", b"service_tier", "tokens", b"tokens"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 

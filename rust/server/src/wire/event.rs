@@ -87,6 +87,7 @@ fn settled(event: &Settled) -> v1::Event {
         changes: event.effects.iter().map(effect).collect(),
         response_id: event.response_id.to_string(),
         latency_ms: event.latency_ms,
+        release_reason: event.reason.to_string(),
         ..v1::Event::default()
     }
 }

@@ -184,6 +184,10 @@ class PolicyError(BursarError):
         super().__init__("\n".join(str(each) for each in self.mistakes))
 
 
+class PolicyBug(PolicyError):
+    """A policy file that bursar itself fails at: its one mistake says so, its cause is the bug."""
+
+
 class SettingsError(BursarError):
     """A setting has a value that cannot be used; the message names it and what to write instead."""
 

@@ -10,6 +10,7 @@ from dataclasses import dataclass, field
 
 from bursar.errors import Mistake
 from bursar.policy import scalars
+from bursar.policy.relations import UNITS
 from bursar.policy.sources import FILE_BYTES_MAX, FILES_MAX, Sources
 from bursar.policy.tree import Document, Path, Place, Tree
 from bursar.policy.types import OVERRIDES_MAX
@@ -122,12 +123,13 @@ class Shape:
 
     @classmethod
     def of(cls, limit: dict[str, Tree]) -> Shape:
-        """Reads it from a limit's tree, however broken."""
+        """Reads it from a limit's tree, however broken; no units where one is misspelt."""
         scope, amount = limit.get("scope"), limit.get("amount")
         labels = (
             [each for each in scope if isinstance(each, str)] if isinstance(scope, list) else []
         )
-        return cls(tuple(labels), tuple(amount) if isinstance(amount, dict) else ())
+        units = tuple(amount) if isinstance(amount, dict) and set(amount) <= set(UNITS) else ()
+        return cls(tuple(labels), units)
 
 
 @dataclass(slots=True)

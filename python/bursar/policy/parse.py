@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import hashlib
 from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
 from dataclasses import dataclass, field
 from pathlib import Path
 from zoneinfo import ZoneInfo
@@ -11,7 +12,7 @@ from zoneinfo import ZoneInfo
 from pydantic import ValidationError
 from pydantic_core import ErrorDetails
 
-from bursar.errors import Mistake, PolicyError
+from bursar.errors import BursarError, Mistake, PolicyBug, PolicyError
 from bursar.policy import scalars, tree, types
 from bursar.policy.overrides import bounded, unfold
 from bursar.policy.relations import Clash, clashes
@@ -21,6 +22,7 @@ POLICY_BYTES_MAX = 1024 * 1024
 """The largest policy file that is read."""
 
 _GOT_CHARACTERS_MAX = 60
+_BUG_CHARACTERS_MAX = 200
 
 # What the grammar has and this version does not serve, by the part it is written in.
 _NOT_SERVED = {
@@ -105,6 +107,24 @@ def parse_source(source: bytes, *, path: str, read: Reader = read_file) -> Parse
     return ParsedPolicy(policy, digest_of(sources), source, path, sources, document)
 
 
+@contextmanager
+def bugs_told(path: Path) -> Iterator[None]:
+    """Makes a PolicyBug of whatever is raised within that no policy file should cause.
+
+    Files come from people, and the one that finds a bug of ours must end nobody who reads it.
+    """
+    try:
+        yield
+    except BursarError:
+        raise
+    except Exception as error:
+        said = "".join(str(error).splitlines()[:1])[:_BUG_CHARACTERS_MAX]
+        kind = type(error).__name__
+        what = f"cannot be read: {kind}{said and ': '}{said}; this is a bug in bursar"
+        hint = "please report it with the file; a file that is written in another way may be read"
+        raise PolicyBug([Mistake(str(path), 0, 0, what, hint=hint)]) from error
+
+
 def _text(source: bytes, path: str) -> str:
     if len(source) > POLICY_BYTES_MAX:
         what = f"a policy file must have at most {POLICY_BYTES_MAX:,} bytes"
@@ -168,7 +188,8 @@ def _words(  # noqa: PLR0911  one answer for each kind of error
             return f"{name} must be text", got, ""
         case "too_long":
             most, actual = context["max_length"], context["actual_length"]
-            return f"{name} must have at most {most:,} entries", f"{actual:,}", "leave some out"
+            got = f"{actual:,}" if actual else ""  # nobody counts those of a mapping
+            return f"{name} must have at most {most:,} entries", got, "leave some out"
         case _:
             return f"{name}: {error['msg']}", got, ""
 

@@ -137,11 +137,12 @@ def _overrides(path: Path, limit: dict[str, Tree], overrides: list[Tree]) -> Ite
                                 at_key=True)  # fmt: skip
         if not isinstance(other, dict) or not isinstance(amount, dict):
             continue
+        misspelt = not set(amount) <= set(UNITS)  # and has its own mistake: who knows what it has
         if not other:
             yield Clash((*place, "amount"), "`amount` must have at least one unit",
                         "write `unlimited`, or {tokens: 1M}")  # fmt: skip
         for unit in other:
-            if unit in UNITS and unit not in amount:
+            if unit in UNITS and unit not in amount and not misspelt:
                 yield Clash((*place, "amount", unit), f"the limit has no amount of {unit}",
                             f"an override changes what the limit has: {', '.join(amount)}",
                             at_key=True)  # fmt: skip

@@ -23,6 +23,11 @@ DATE = re.compile(r"[0-9]{4}-[0-9]{2}-[0-9]{2}")
 """What a date, and the beginning of an instant, looks like."""
 
 _DIGITS_MAX = 32
+_YEARS = range(1970, 9000)  # no zone moves an instant of these years out of what calendars reach
+_INSTANT = re.compile(
+    DATE.pattern
+    + r"([T ][0-9]{2}(:?[0-9]{2}){0,2}([.,][0-9]+)?(Z|[+-]([0-9]{2})(:?[0-9]{2}){0,2})?)?"
+)
 _FACTORS = {"": 1, "k": 1_000, "M": 1_000_000}
 DAY_MS = 86_400_000
 """A day of 24 hours, in milliseconds."""
@@ -105,17 +110,30 @@ def instant_unix_ms(text: object, zone: ZoneInfo) -> int:
     A date is the first instant of its day in `zone`; an instant without an offset is of `zone`.
     Raises ScalarError.
     """
-    what = "be a date or an instant"
+    what = f"be a date or an instant of the years {_YEARS.start} to {_YEARS.stop - 1}"
     hint = "write 2026-01-31, 2026-01-31T09:00 in the policy's zone, or 2026-01-31T09:00:00Z"
     if not isinstance(text, str) or not DATE.match(text):
         raise ScalarError(what, hint)
     try:
         moment = datetime.fromisoformat(text)
-    except ValueError as error:
-        raise ScalarError(what, f"{hint}; {error}") from None
+    except ValueError:
+        raise ScalarError(what, _impossible(text) or hint) from None
+    if moment.year not in _YEARS:
+        raise ScalarError(what, "leave it out to have no bound")
     if moment.tzinfo is None:
         moment = moment.replace(tzinfo=zone)
     return round((moment.astimezone(UTC) - datetime.fromtimestamp(0, UTC)).total_seconds() * 1000)
+
+
+def _impossible(text: str) -> str:
+    """Why an instant that is written well cannot be; empty where it is not written well."""
+    match = _INSTANT.fullmatch(text)
+    if match is None:
+        return ""
+    offset_hours = match[5]
+    if offset_hours is not None and int(offset_hours) >= 24:  # noqa: PLR2004  a day's
+        return "an offset is less than 24 hours, such as +02:00; Z is UTC"
+    return "there is no such day or time"
 
 
 def time_zone(text: object) -> str:

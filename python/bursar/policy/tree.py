@@ -6,8 +6,11 @@ from dataclasses import dataclass, field
 from typing import Any
 
 from ruamel.yaml import YAML
-from ruamel.yaml.error import MarkedYAMLError, YAMLError
+from ruamel.yaml.composer import Composer
+from ruamel.yaml.error import MarkedYAMLError
+from ruamel.yaml.events import Event
 from ruamel.yaml.nodes import MappingNode, Node, ScalarNode, SequenceNode
+from ruamel.yaml.reader import ReaderError
 
 from bursar.errors import Mistake
 
@@ -17,6 +20,7 @@ NODES_MAX = 200_000
 DEPTH_MAX = 16
 """The most levels a file may nest."""
 
+_TOO_DEEP = f"this is nested too deeply: a file may nest at most {DEPTH_MAX} levels"
 _TAGS = {f"tag:yaml.org,2002:{each}" for each in ("str", "int", "float", "bool", "timestamp")}
 _NULL = "tag:yaml.org,2002:null"
 _PLAIN = {*_TAGS, _NULL, "tag:yaml.org,2002:map", "tag:yaml.org,2002:seq"}
@@ -77,31 +81,65 @@ class Document:
 
 
 class _TooLargeError(Exception):
-    """The file nests too deep or its aliases unfold to too much; the mistake is noted."""
+    """The file nests too deep, or its aliases unfold to too much: where, and what to say of it."""
+
+    def __init__(self, place: Place, what: str, hint: str) -> None:
+        super().__init__(what)
+        self.place = place
+        self.what = what
+        self.hint = hint
+
+
+class _Composer(Composer):
+    """Composes what nests no deeper than a tree may: Python's own stack would end soon after."""
+
+    def __init__(self, loader: YAML | None = None) -> None:
+        super().__init__(loader)
+        self.warn_double_anchors = False  # YAML lets an anchor be written anew
+        self._levels = 0
+
+    def get_single_node(self) -> Node | None:
+        """The document, with a place for what the scanner converts unchecked."""
+        try:
+            node: Node | None = super().get_single_node()
+        except (ValueError, OverflowError):
+            mark = self.loader.reader.get_mark()
+            raise MarkedYAMLError(problem="a number is too large", problem_mark=mark) from None
+        return node
+
+    def compose_node(self, parent: Node | None, index: Node | int | None) -> Node:
+        """The node of what comes next, and of all in it."""
+        if self._levels > DEPTH_MAX:
+            place = _place(self.parser.peek_event())
+            raise _TooLargeError(place, _TOO_DEEP, "check its brackets and its indentation")
+        self._levels += 1
+        node: Node = super().compose_node(parent, index)
+        self._levels -= 1
+        return node
 
 
 def read(path: str, text: str) -> Document:
     """Reads one YAML document; what is wrong with its form is in the document's mistakes."""
     document = Document(path)
+    yaml = YAML(typ="safe", pure=True)  # "rt" keeps comments, and fails at where some stand
+    yaml.Composer = _Composer
     try:
-        root = YAML(typ="rt", pure=True).compose(text)
+        root = yaml.compose(text)
+        if root is None:
+            document.tree = {}
+            document.values[()] = Place(1, 1)
+        else:
+            document.tree = _value(document, root, ())
     except MarkedYAMLError as error:
         mark = error.problem_mark or error.context_mark
         place = Place(mark.line + 1, mark.column + 1) if mark else Place(0, 0)
         document.add(place, f"this is not YAML: {error.problem}", hint=_syntax_hint(error))
-        return document
-    except YAMLError as error:
+    except ReaderError as error:
+        line = text.count("\n", 0, error.position) + 1
         first = str(error).splitlines()[0]
-        document.add(Place(0, 0), f"this is not YAML: {first}", hint="write it as plain UTF-8")
-        return document
-    if root is None:
-        document.tree = {}
-        document.values[()] = Place(1, 1)
-        return document
-    try:
-        document.tree = _value(document, root, ())
-    except _TooLargeError:
-        document.tree = None
+        document.add(Place(line, 1), f"this is not YAML: {first}", hint="write it as plain UTF-8")
+    except _TooLargeError as error:
+        document.add(error.place, error.what, hint=error.hint)
     return document
 
 
@@ -118,7 +156,7 @@ def _syntax_hint(error: MarkedYAMLError) -> str:
     return "check brackets, quotes and indentation on this line and the one before"
 
 
-def _place(node: Node) -> Place:
+def _place(node: Node | Event) -> Place:
     return Place(node.start_mark.line + 1, node.start_mark.column + 1)
 
 
@@ -126,21 +164,32 @@ def _value(document: Document, node: Node, path: Path) -> Tree:
     place = _place(node)
     document.values[path] = place
     document.nodes += 1
-    if document.nodes > NODES_MAX or len(path) > DEPTH_MAX:
-        what = f"a file must have at most {NODES_MAX:,} values, nested at most {DEPTH_MAX} deep"
-        document.add(place, what, hint="an alias (*name) may not contain itself")
-        raise _TooLargeError
+    if len(path) > DEPTH_MAX:
+        raise _TooLargeError(place, _TOO_DEEP, "an alias (*name) may not contain itself")
+    if document.nodes > NODES_MAX:
+        what = f"a file must have at most {NODES_MAX:,} values, each alias counted as what it means"
+        raise _TooLargeError(place, what, "use fewer aliases (*name)")
     if str(node.tag) not in _PLAIN:
         document.add(
             place, "a value must be plain", got=f"the tag {node.tag}", hint="remove the tag"
         )
     if isinstance(node, ScalarNode):
-        return None if node.tag == _NULL and node.style is None else str(node.value)
+        return None if node.tag == _NULL and node.style is None else _text(document, node)
     if isinstance(node, SequenceNode):
         return [_value(document, each, (*path, index)) for index, each in enumerate(node.value)]
     if isinstance(node, MappingNode):
         return _mapping(document, node, path)
     return None
+
+
+def _text(document: Document, node: ScalarNode) -> str:
+    """A scalar as written; half a character, which only an escape can write, is a mistake."""
+    text = str(node.value)
+    whole = text.encode(errors="replace").decode()
+    if whole != text:
+        hint = "write the character itself, or one escape for all of it: \\U0001F600"
+        document.add(_place(node), "a text must have whole characters", hint=hint)
+    return whole
 
 
 def _mapping(document: Document, node: MappingNode, path: Path) -> dict[str, Tree]:
@@ -150,7 +199,7 @@ def _mapping(document: Document, node: MappingNode, path: Path) -> dict[str, Tre
         if not isinstance(key_node, ScalarNode):
             document.add(place, "a key must be a single word", hint="write `key: value`")
             continue
-        key = str(key_node.value)
+        key = _text(document, key_node)
         if key == "<<":
             document.add(place, "`<<` (merging) is not read", hint="write the keys out")
             continue
@@ -164,4 +213,6 @@ def _mapping(document: Document, node: MappingNode, path: Path) -> dict[str, Tre
             continue
         document.keys[(*path, key)] = place
         mapping[key] = _value(document, value_node, (*path, key))
+        if mapping[key] is None:  # where nothing is written, the reader has the next thing's place
+            document.values[(*path, key)] = place
     return mapping

@@ -405,7 +405,7 @@ def _one_of(value: object, words: tuple[str, ...], *, noun: str) -> int:
         each for each in words if each.startswith(value.lower())
     ]  # fmt: skip
     near = begun[0] if len(begun) == 1 else scalars.nearest(str(value).lower(), words)
-    raise mistake(f"be {noun}", f"write {near or f'its name, such as {words[-1]}'}")
+    raise mistake(f"be {noun}", f"write {near}" if near else f"write one of {', '.join(words)}")
 
 
 def _week_starts_on(value: object) -> int:

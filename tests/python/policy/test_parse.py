@@ -6,9 +6,11 @@ import hashlib
 from pathlib import Path
 
 import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
 
-from bursar.errors import PolicyError
-from bursar.policy.parse import POLICY_BYTES_MAX, parse, parse_source
+from bursar.errors import Mistake, PolicyBug, PolicyError
+from bursar.policy.parse import POLICY_BYTES_MAX, bugs_told, parse, parse_source
 from bursar.policy.sources import FILE_BYTES_MAX
 from bursar.policy.types import Fallback, Policy
 from bursar.v1 import policy_pb2, quota_pb2
@@ -130,6 +132,20 @@ WRONG = [
     ("policy: p\nx: *a", "p.yaml:2: this is not YAML: found undefined alias", "quotes"),
     ("policy: p\n  x: 1", "p.yaml:2: this is not YAML", "indentation"),
     ("policy: !!python/name:os.system p", "p.yaml:1: a value must be plain", "remove the tag"),
+    ("policy: p\nx: [\n" + "[" * 3_000, "p.yaml:3: this is nested too deeply", "brackets"),
+    ("policy: p\nx: " + "{a: " * 3_000, "p.yaml:2: this is nested too deeply", "brackets"),
+    ("policy: p\n" + "? " * 3_000, "p.yaml:2: this is nested too deeply", "brackets"),
+    ('policy: "\\U00110000"', "p.yaml:1: this is not YAML: a number is too large", "quotes"),
+    ('policy: p\nx: "\\UFFFFFFFF"', "p.yaml:2: this is not YAML: a number is too large", "quotes"),
+    (f"%YAML 1.{'9' * 5_000}\n---\npolicy: p", "p.yaml:1: this is not YAML: a number is", "quotes"),
+    ('policy: "\\ud83d"', "p.yaml:1: a text must have whole characters", "itself"),
+    (
+        'policy: p\nlabels: {a: {renamed: {"\\ud83d": b}}}',
+        "p.yaml:2: a text must have whole characters",
+        "itself",
+    ),
+    ("policy: p\nmode: \0", "p.yaml:2: this is not YAML: unacceptable character #x0000", "UTF-8"),
+    ("policy: p\n---\npolicy: q", "p.yaml:2: this is not YAML: but found another", "`---`"),
     ("policy: p\nlabels: {model: {}}", "p.yaml:2: `labels.model` must not be `model`", "match"),
     ("policy: p\nlabels: {a: {missing: no}}", "p.yaml:2: `labels.a.missing` must be", "(none)"),
     ("policy: p\nlabels: {a: {otherwise: skip}}", "p.yaml:2: `labels.a.otherwise`", "missing"),
@@ -149,6 +165,13 @@ WRONG = [
     (LIMIT.replace("5", "5K"), "p.yaml:5: `limits[a].amount.tokens` must", "written k"),
     (LIMIT.replace("5", "0.5"), "p.yaml:5: `limits[a].amount.tokens` must", "fraction"),
     (LIMIT.replace("5", "9_007_199_254_740_993"), "p.yaml:5: `limits[a].amount.tokens`", "small"),
+    (LIMIT.replace("tokens: 5", "tokens: 1e400"), "p.yaml:5: `limits[a].amount.tokens` mu", "500"),
+    (LIMIT.replace("tokens: 5", f"tokens: {'9' * 10_000}"), "p.yaml:5: `limits[a].amount", "500"),
+    (
+        LIMIT.replace("tokens: 5", "tokenz: 5"),
+        "p.yaml:5: `limits[a].amount.tokenz` is no",
+        "tokens",
+    ),
     (LIMIT.replace("{tokens: 5}", "{}"), "p.yaml:5: `amount` must have at least one", "tokens"),
     (LIMIT.replace("tokens", "cost"), "p.yaml:5: `limits[a].amount.cost` is not served", ""),
     (LIMIT.replace("tokens", "concurrency"), "p.yaml:4: concurrency has no window", "remove"),
@@ -161,9 +184,31 @@ WRONG = [
     (ZONED + "calendar: day, week_starts_on: sunday}}", "p.yaml:4: `week_starts_on` ", "week"),
     (ZONED + "calendar: month, year_starts_in: may}}", "p.yaml:4: `year_starts_in` d", "quarter"),
     (ZONED + "calendar: month, month_starts_on: 29}}", "p.yaml:4: `limits[a].window.m", "every"),
-    (ZONED + "calendar: year, year_starts_in: 2}}", "p.yaml:4: `limits[a].window.yea", "its name"),
+    (
+        ZONED + "calendar: year, year_starts_in: 2}}",
+        "p.yaml:4: `limits[a].window.yea",
+        "january, feb",
+    ),
+    (
+        ZONED + "calendar: week, week_starts_on: 7}}",
+        "p.yaml:4: `limits[a].window.wee",
+        "monday, tue",
+    ),
     (ZONED + "calendar: year, year_starts_in: Febuary}}", "p.yaml:4: `limits[a].windo", "february"),
     (ZONED + "calendar: year, year_starts_in: May}}", "p.yaml:4: `limits[a].window.y", "write may"),
+    (
+        ZONED + "total: {from: 0001-01-01}}}",
+        "p.yaml:4: `limits[a].window.total.from` mu",
+        "no bound",
+    ),
+    (ZONED + "total: {until: '9999-12-31T23:00:00-05:00'}}}", "p.yaml:4: `limits[a]", "no bound"),
+    (ZONED + "total: {from: '2026-01-01T00:00+99:00'}}}", "p.yaml:4: `limits[a].win", "24 hours"),
+    (
+        ZONED + "total: {from: 2026-02-30}}}",
+        "p.yaml:4: `limits[a].window.total.from` mu",
+        "no such",
+    ),
+    ("policy: p\ntime_zone:\n\nlimits: []", "p.yaml:2: `time_zone` must have a val", "remove the"),
     (ZONED + "fixed: }}", "p.yaml:4: `limits[a].window.fixed` must have a value", "remove the key"),
     (ZONED + "calendar: month, month_starts_on: 0015}}", "p.yaml:4: `limits[a].window", "every"),
     (ZONED + "fixed: 7d, week_starts_on: sunday}}", "p.yaml:4: `week_starts_on` does not", "week"),
@@ -183,6 +228,11 @@ WRONG = [
     (OVERRIDDEN + "{for: {tenant: a}, amount: {}}", "p.yaml:8: `amount` must have at leas", "unl"),
     (OVERRIDDEN + "{for: {tenant: a}, amount: {requests: 1}}", "p.yaml:8: the limit has no", "tok"),
     (OVERRIDDEN + "{for: {tenant: a}, amount: {tokens: unlimited}}", "p.yaml:8: `limits[a]", "am"),
+    (
+        OVERRIDDEN.replace("tokens", "tokenz") + "{for: {tenant: a}, amount: {tokens: 1}}",
+        "p.yaml:5: `limits[a].amount.tokenz` is not a known key",
+        "tokens",
+    ),
     (OVERRIDDEN + "{file: absent.csv}", "p.yaml:8: the file `absent.csv` cannot be read", "look"),
     (OVERRIDDEN + "{file: a.csv, for: {tenant: a}}", "p.yaml:8: `for` does not go with `fi", ""),
     (
@@ -222,7 +272,7 @@ limits:
 
 
 def test_an_alias_that_contains_itself_is_a_mistake_not_a_hang() -> None:
-    assert any("nested at most" in each for each in mistakes("policy: &a [*a]"))
+    assert any("nested too deeply" in each for each in mistakes("policy: &a [*a]"))
     bomb = "a: &a [x, x, x, x, x, x, x, x, x, x]\n" + "".join(
         f"{name}: &{name} [{', '.join([f'*{before}'] * 10)}]\n"
         for before, name in zip("abcdefg", "bcdefgh", strict=True)
@@ -237,6 +287,69 @@ def test_a_file_that_cannot_be_read_is_a_mistake(tmp_path: Path) -> None:
         parse_source(b"policy: p\nx: \xff", path="p.yaml")
     with pytest.raises(PolicyError, match="at most 1,048,576 bytes"):
         parse_source(b" " * (POLICY_BYTES_MAX + 1), path="p.yaml")
+
+
+def test_a_mapping_of_too_many_entries_is_told_even_where_nobody_counts_them() -> None:
+    text = "policy: p\nlabels:\n" + "".join(f"  k{number}:\n" for number in range(1_000))
+    (found,) = mistakes(text)
+    assert found.startswith("p.yaml:3: `labels` must have at most 64 entries")
+
+
+def test_a_comment_may_stand_wherever_yaml_lets_it() -> None:
+    """A reader that keeps comments for whoever writes the file again fails at this one."""
+    text = "policy: p\nlabels:\n  ? tenant # who\n  # pays\n\n  : # what\n\n    {missing: deny}\n"
+    assert read(text).labels["tenant"].missing == Fallback("deny")
+
+
+def test_an_anchor_may_be_written_anew() -> None:
+    """YAML has it so; that its reader warns of it is no word for who checks a policy."""
+    assert read("policy: &a p\ntime_zone: &a UTC\nrollups: [tenant]").time_zone == "UTC"
+
+
+def test_a_bug_of_ours_is_a_mistake_that_says_so(monkeypatch: pytest.MonkeyPatch) -> None:
+    def fails(_: object) -> object:
+        raise ZeroDivisionError("by none\nat all")
+
+    monkeypatch.setattr("bursar.policy.parse.clashes", fails)
+    with pytest.raises(PolicyBug) as caught, bugs_told(Path("p.yaml")):
+        parse_source(b"policy: p", path="p.yaml")
+    (told,) = caught.value.mistakes
+    assert str(told).startswith(
+        "p.yaml: cannot be read: ZeroDivisionError: by none; this is a bug in bursar"
+    )
+    assert isinstance(caught.value.__cause__, ZeroDivisionError)
+    with pytest.raises(PolicyError, match="is missing") as plain, bugs_told(Path("p.yaml")):
+        raise PolicyError([Mistake("p.yaml", 1, 1, "`policy` is missing")])
+    assert not isinstance(plain.value, PolicyBug)
+
+
+ODD_BITS = [
+    "[", "]", "{", "}", ": ", "- ", "? ", "\n", "\n  ", "*", "&a ", "*a", "!!set ", "!x ", "|\n",
+    '"', '"\\UFFFFFFFF"', '"\\ud83d"', "%YAML 9.9\n", "---\n", "...\n", "<<: ", "\t", "\r", "\0",
+    "\ufeff", "\u2028", "~", "0001-01-01", "9999-12-31T23:59:59-23:59", "+99:00", "1e400",
+    "unlimited", "total", "tokens", "component", "[" * 99, "9" * 5_000,
+]  # fmt: skip
+"""What a person would not write often, and a file may hold."""
+
+
+@settings(max_examples=300, deadline=None, derandomize=True)
+@given(
+    at=st.integers(0, len(EVERYTHING)),
+    length=st.integers(0, 12),
+    put=st.sampled_from(ODD_BITS) | st.text(max_size=4),
+)
+def test_whatever_a_policy_becomes_it_is_read_or_its_mistakes_are_told(
+    at: int, length: int, put: str
+) -> None:
+    text = EVERYTHING[:at] + put + EVERYTHING[at + length :]
+    try:
+        policy_message(read(text))
+    except PolicyError as error:
+        told = "".join(map(str, error.mistakes))
+    else:
+        told = "p.yaml:"
+    assert "p.yaml:" in told
+    assert "Value error" not in told  # what pydantic says of an error that we did not word
 
 
 CREDITS = """\
@@ -354,6 +467,11 @@ def test_what_is_written_after_a_file_keeps_its_line(tmp_path: Path) -> None:
     policy = CREDITS.replace("amount: unlimited", "amount: {tokens: x}")
     found = csv_mistakes(tmp_path, HEAD + "a,1,1\nb,2,2\n", policy)
     assert found[0].startswith("policy.yaml:10: `limits[minute].overrides[3].amount.tokens` must")
+
+
+def test_a_misspelt_unit_of_the_limit_makes_no_column_of_a_file_wrong(tmp_path: Path) -> None:
+    (found,) = csv_mistakes(tmp_path, HEAD + "a,1,1\n", CREDITS.replace("{tokens: 5", "{tokenz: 5"))
+    assert found.startswith("policy.yaml:6: `limits[minute].amount.tokenz` is not a known key")
 
 
 def test_of_many_mistakes_in_one_file_the_first_are_told(tmp_path: Path) -> None:

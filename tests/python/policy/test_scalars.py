@@ -78,6 +78,42 @@ def test_a_date_is_the_first_instant_of_its_day() -> None:
     assert gap == 1_541_300_400_000
 
 
+@given(
+    moment=st.datetimes(),
+    zone=st.sampled_from(["Europe/Berlin", "Pacific/Kiritimati", "America/New_York"]),
+    offset=st.sampled_from(["", "Z", "-23:59", "+23:59", "+24:00", "+99:99"]),
+)
+def test_an_instant_is_read_or_refused_in_our_words(
+    moment: datetime, zone: str, offset: str
+) -> None:
+    """Every year that Python can write, in zones on both sides of it."""
+    text = moment.isoformat() + offset
+    if 1970 <= moment.year <= 8999 and offset not in {"+24:00", "+99:99"}:
+        assert isinstance(scalars.instant_unix_ms(text, ZoneInfo(zone)), int)
+        return
+    with pytest.raises(scalars.ScalarError) as caught:
+        scalars.instant_unix_ms(text, ZoneInfo(zone))
+    assert caught.value.what == "be a date or an instant of the years 1970 to 8999"
+    assert "timedelta" not in caught.value.hint
+
+
+@pytest.mark.parametrize(
+    ("text", "hint"),
+    [
+        ("2026-01-01T00:00+99:00", "an offset is less than 24 hours"),
+        ("2026-13-01", "there is no such day or time"),
+        ("2026-01-01T24:30", "there is no such day or time"),
+        ("0000-01-01", "there is no such day or time"),
+        ("2026-01-01" + "9" * 10_000, "write 2026-01-31, 2026-01-31T09:00 in"),
+    ],
+)
+def test_an_instant_that_cannot_be_is_refused_with_what_is_wrong(text: str, hint: str) -> None:
+    with pytest.raises(scalars.ScalarError) as caught:
+        scalars.instant_unix_ms(text, BERLIN)
+    assert caught.value.hint.startswith(hint)
+    assert len(caught.value.hint) < 120
+
+
 def test_a_zone_that_is_not_known_is_refused_with_the_nearest() -> None:
     with pytest.raises(scalars.ScalarError) as caught:
         scalars.time_zone("Europe/Berln")

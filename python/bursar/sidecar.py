@@ -27,7 +27,7 @@ from bursar.config import Settings
 from bursar.disk import ephemeral_type, open_to_all
 from bursar.errors import BadPolicy, BooksError, CoreError, Mistake, PolicyError, StartError
 from bursar.open_files import allow_connections
-from bursar.policy.parse import ParsedPolicy, parse
+from bursar.policy.parse import ParsedPolicy, bugs_told, parse
 from bursar.v1 import admin_pb2
 from bursar.wire import policy_message
 
@@ -45,9 +45,10 @@ def read_policy(path: Path) -> tuple[ParsedPolicy, bytes]:
 
     Returns what was read and the bytes of its bursar.v1.Policy.
     """
-    parsed = parse(path)
-    message = _message(parsed)
-    found = _core.check_policy(policy=message)
+    with bugs_told(path):
+        parsed = parse(path)
+        message = _message(parsed)
+        found = _core.check_policy(policy=message)
     if found:
         raise PolicyError([_mistake_of_rules(parsed, each) for each in found])
     return parsed, message

@@ -11,8 +11,8 @@ from pathlib import Path
 from prometheus_client import CollectorRegistry
 
 from bursar.admin.metrics import PolicyFileMetrics
-from bursar.errors import CoreError, PolicyError
-from bursar.policy.parse import ParsedPolicy
+from bursar.errors import CoreError, PolicyBug, PolicyError
+from bursar.policy.parse import ParsedPolicy, bugs_told
 from bursar.policy.watch import Reading, read_once
 from bursar.v1 import admin_pb2
 
@@ -60,9 +60,10 @@ class PolicyFile:
             self._asked.clear()
             try:
                 await self.look(force=asked)
-            except Exception:  # noqa: BLE001  one look that fails must not be the last
+            except Exception as error:  # noqa: BLE001  one look that fails must not be the last
                 # Whatever went wrong here, the policy in force stays and decisions go on.
-                _log.exception("the policy file could not be looked at")
+                self._reading = None
+                self._not_taken(error)
             try:
                 await asyncio.wait_for(self._asked.wait(), LOOK_EVERY_S)
             except TimeoutError:
@@ -94,18 +95,21 @@ class PolicyFile:
     def _take(self, reading: Reading) -> int | None:
         if isinstance(reading.found, PolicyError):
             raise reading.found
-        return self._activate(reading.found)
+        with bugs_told(self._path):
+            return self._activate(reading.found)
 
     def _refused(self, error: PolicyError) -> None:
         mistakes = [str(each) for each in error.mistakes]
         _log.error("the policy file is refused, and the policy in force stays:")
         for mistake in mistakes:
             _log.error("%s", mistake)
+        if isinstance(error, PolicyBug):
+            _log.debug("where bursar failed at it", exc_info=error.__cause__)
         self._metrics.outcomes.labels("refused").inc()
         self._metrics.ok.set(0)
         self._put(mistakes, refusals=self._status.refusals + 1, reloads=self._status.reloads)
 
-    def _not_taken(self, error: CoreError) -> None:
+    def _not_taken(self, error: Exception) -> None:
         why = f"{self._path}: not taken yet, and tried again: {error}"
         if list(self._status.mistakes) != [why]:
             _log.error("%s", why)

@@ -24,10 +24,11 @@ def command(file: Path, *, strict: bool, as_json: bool) -> None:
     """Check the policy FILE; exits 1 if it has mistakes, each named with its line.
 
     It also warns of what is allowed and hardly meant: a limit that matches nothing, has ended, or
-    that another always forestalls; an override that never applies; a label that nothing uses.
+    that another always forestalls; an override that never applies; a label that nothing uses; a
+    policy without limits.
     Warnings go to stderr and change no exit code, unless --strict makes them mistakes.
 
-    Exits 2 if FILE cannot be read.
+    Exits 2 if FILE cannot be read, also where that is a bug of bursar's.
 
     \b
     Examples:
@@ -35,16 +36,20 @@ def command(file: Path, *, strict: bool, as_json: bool) -> None:
       bursar check policy.yaml --strict
       bursar check policy.yaml --json | jq '.mistakes[].line'
     """
-    from bursar.errors import PolicyError
+    from bursar.errors import PolicyBug, PolicyError
+    from bursar.policy.parse import bugs_told
     from bursar.policy.warn import warnings_of
     from bursar.sidecar import read_policy
 
     try:
-        parsed, _ = read_policy(file)
+        with bugs_told(file):
+            parsed, _ = read_policy(file)
+            warnings = warnings_of(parsed, now_unix_ms=time.time_ns() // 1_000_000)
+    except PolicyBug as error:
+        show.fail(show.EXIT_WRONG, str(error))
     except PolicyError as error:
         _say_wrong(error.mistakes, as_json=as_json)
         raise SystemExit(show.EXIT_NO) from None
-    warnings = warnings_of(parsed, now_unix_ms=time.time_ns() // 1_000_000)
     if strict and warnings:
         _say_wrong(warnings, as_json=as_json)
         raise SystemExit(show.EXIT_NO)

@@ -7,7 +7,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from bursar.errors import PolicyError
-from bursar.policy.parse import ParsedPolicy, parse
+from bursar.policy.parse import ParsedPolicy, bugs_told, parse
 from bursar.policy.sources import read_file
 
 Stamp = tuple[int, int, int, int] | None
@@ -55,7 +55,8 @@ def read_once(path: Path) -> Reading:
         return content
 
     try:
-        return Reading(parse(path, read=read), contents, stamps)
+        with bugs_told(path):
+            return Reading(parse(path, read=read), contents, stamps)
     except PolicyError as error:
         return Reading(error, contents, stamps)
 

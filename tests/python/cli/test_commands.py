@@ -144,7 +144,10 @@ def test_check_of_a_right_policy_answers_yes(tmp_path: Path) -> None:
     assert "policy first is right: 4 limits" in answer.stdout
 
 
-ODD = "policy: p\nlabels:\n  colour: {values: [red]}\n"
+ODD = (
+    "policy: p\nlabels:\n  colour: {values: [red]}\n"
+    "limits: [{name: all, window: total, amount: {tokens: 1M}}]\n"
+)
 
 
 def test_check_warns_on_stderr_and_still_answers_yes(tmp_path: Path) -> None:
@@ -156,7 +159,7 @@ def test_check_warns_on_stderr_and_still_answers_yes(tmp_path: Path) -> None:
         f"warning: {path}:3: the label `colour` is declared, and nothing uses it\n"
         "  hint: name it in a limit or in `rollups`, or remove it\n1 warning\n"
     )
-    assert answer.stdout.startswith(f"{path}: policy p is right: 0 limits, sha256 ")
+    assert answer.stdout.startswith(f"{path}: policy p is right: 1 limit, sha256 ")
     plain = json.loads(run("check", str(path), "--json").stdout)
     assert (plain["ok"], plain["mistakes"], plain["files"]) == (True, [], [str(path)])
     assert [each["line"] for each in plain["warnings"]] == [3]
@@ -170,6 +173,24 @@ def test_a_strict_check_takes_warnings_for_mistakes(tmp_path: Path) -> None:
     assert answer.stdout.startswith(f"{path}:3: the label `colour` is declared, and nothing uses")
     plain = json.loads(run("check", str(path), "--strict", "--json").stdout)
     assert (plain["ok"], len(plain["mistakes"]), plain["warnings"]) == (False, 1, [])
+
+
+@pytest.mark.parametrize("bug", ["bursar.policy.parse.clashes", "bursar.policy.warn.bounded"])
+def test_check_that_meets_a_bug_says_so_without_a_traceback(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, bug: str
+) -> None:
+    path = tmp_path / "policy.yaml"
+    run("init", str(path))
+
+    def fails(*_: object, **__: object) -> object:
+        raise ZeroDivisionError("by none")
+
+    monkeypatch.setattr(bug, fails)
+    answer = run("check", str(path))
+    assert (answer.exit_code, answer.stdout) == (2, "")
+    assert answer.stderr.startswith(
+        f"error: {path}: cannot be read: ZeroDivisionError: by none; this is a bug in bursar\n"
+    )
 
 
 def test_check_reads_the_files_that_a_policy_names(tmp_path: Path) -> None:

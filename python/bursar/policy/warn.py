@@ -71,6 +71,7 @@ class _Warnings:
         return document.mistake(document.place(path, at_key=at_key), what, hint=hint)
 
     def all(self) -> Iterator[Mistake]:
+        yield from self._no_limits()
         yield from self._unused_labels()
         for index, limit in enumerate(self.policy.limits):
             path = ("limits", index)
@@ -80,14 +81,22 @@ class _Warnings:
             yield from self._overrides(path, limit)
             yield from self._never_binds(index, limit)
 
+    def _no_limits(self) -> Iterator[Mistake]:
+        if self.policy.limits:
+            return
+        but = (
+            " that `labels` does not deny" if any(map(_denies, self.policy.labels.values())) else ""
+        )
+        what = f"the policy has no limits: it grants everything{but}"
+        yield self._warning(("limits",), what, "write a limit, as `bursar init` does", at_key=True)
+
     def _unused_labels(self) -> Iterator[Mistake]:
         """Labels that are declared and change nothing: no decision, and no report by hour."""
         used = set(self.policy.rollups)
         for limit in self.policy.limits:
             used |= {*limit.match, *limit.exclude, *limit.scope}
         for key, rule in self.policy.labels.items():
-            denies = any(each and each.action == "deny" for each in (rule.missing, rule.otherwise))
-            if key not in used and not denies:
+            if key not in used and not _denies(rule):
                 what = f"the label `{key}` is declared, and nothing uses it"
                 hint = "name it in a limit or in `rollups`, or remove it"
                 yield self._warning(("labels", key), what, hint, at_key=True)
@@ -104,20 +113,33 @@ class _Warnings:
     def _dead(self, path: Path, by_key: types.Matches, *, whole: str) -> Iterator[Mistake]:
         """Values that a label can never have."""
         for key, patterns in by_key.items():
-            rule = self.policy.labels.get(key)
-            if rule is None or not rule.values:
-                continue
-            known = _possible(rule)
-            dead = [each for each in patterns if not any(matches(each, value) for value in known)]
-            for each in dead:
+            dead = self._never(key, patterns)
+            for each, (is_not, hint) in dead.items():
                 place = (*path, key)
                 if (*place, patterns.index(each)) in self.parsed.document.values:
                     place = (*place, patterns.index(each))
-                is_not = f"`{each}` matches no value of `{key}`" if each.endswith("*") else (
-                    f"`{each}` is not a value of `{key}`"
-                )  # fmt: skip
-                what = f"{whole}: {is_not}" if dead == patterns else f"{is_not}: it has no effect"
-                yield self._warning(place, what, _instead(key, rule, each))
+                none_left = len(dead) == len(set(patterns))
+                what = f"{whole}: {is_not}" if none_left else f"{is_not}: it has no effect"
+                yield self._warning(place, what, hint)
+
+    def _never(self, key: str, patterns: list[str]) -> dict[str, tuple[str, str]]:
+        """The patterns that no value of a label can match, each with why and what to do."""
+        if key == "model":
+            hint = "a request's model is always provider/model, such as openai/gpt-4.1"
+            return {
+                each: (f"`{each}` is no model's name", hint)
+                for each in patterns
+                if "/" not in each and not each.endswith("*")
+            }
+        rule = self.policy.labels.get(key)
+        if rule is None or not rule.values:
+            return {}
+        known = _possible(rule)
+        return {
+            each: (_is_not(key, each), _instead(key, rule, each))
+            for each in patterns
+            if not any(matches(each, value) for value in known)
+        }
 
     def _span(self, path: Path, limit: Limit) -> Iterator[Mistake]:
         total = limit.window.total if limit.window else None
@@ -240,6 +262,16 @@ def _calendar_within(inner: Window, outer: Window) -> bool:
     months = (inner.year_starts_in or 1) - (outer.year_starts_in or 1)
     every = {"month": 1, "quarter": 3, "year": 12}[inner.calendar]
     return same_day and months % every == 0
+
+
+def _denies(rule: types.LabelRule) -> bool:
+    return any(each and each.action == "deny" for each in (rule.missing, rule.otherwise))
+
+
+def _is_not(key: str, pattern: str) -> str:
+    if pattern.endswith("*"):
+        return f"`{pattern}` matches no value of `{key}`"
+    return f"`{pattern}` is not a value of `{key}`"
 
 
 def _possible(rule: types.LabelRule) -> list[str]:

@@ -68,6 +68,34 @@ ODD = [
         ),
     ),
     (
+        concerning("match: {model: gpt-4.1}"),
+        (
+            "p.yaml:6: the limit `a` matches nothing: `gpt-4.1` is no model's name\n"
+            "  hint: a request's model is always provider/model, such as openai/gpt-4.1"
+        ),
+    ),
+    (
+        concerning("match: {model: [gpt-4.1, anthropic/claude-4, gemini*]}"),
+        (
+            "p.yaml:6: `gpt-4.1` is no model's name: it has no effect\n"
+            "  hint: a request's model is always provider/model, such as openai/gpt-4.1"
+        ),
+    ),
+    (
+        concerning("except: {model: gpt-4.1}"),
+        (
+            "p.yaml:6: `except` leaves nothing out: `gpt-4.1` is no model's name\n"
+            "  hint: a request's model is always provider/model, such as openai/gpt-4.1"
+        ),
+    ),
+    (
+        concerning("scope: [model], overrides: [{for: {model: gpt-4.1}, amount: unlimited}]"),
+        (
+            "p.yaml:6: this override never applies: `gpt-4.1` is no model's name\n"
+            "  hint: a request's model is always provider/model, such as openai/gpt-4.1"
+        ),
+    ),
+    (
         concerning('match: {tenant: acme, model: "openai/gpt*"}, except: {model: "openai/*"}'),
         (
             "p.yaml:6: the limit `a` matches nothing: `except` leaves out all of it\n"
@@ -200,13 +228,28 @@ def test_of_two_limits_that_say_the_same_the_later_is_told() -> None:
 
 
 def test_a_label_that_nothing_uses_is_told_unless_it_denies() -> None:
-    text = "policy: p\nlabels:\n  priority: {values: [batch]}\n  colour: {missing: deny}\n"
-    assert warnings(text) == [
+    text = "policy: p\nlabels:\n  priority: {values: [batch]}\n  colour: {missing: deny}\nlimits:\n"
+    assert warnings(text + limit("a", "total", "{tokens: 5}")) == [
         (
             "p.yaml:3: the label `priority` is declared, and nothing uses it\n"
             "  hint: name it in a limit or in `rollups`, or remove it"
         )
     ]
+
+
+@pytest.mark.parametrize(
+    ("text", "said"),
+    [
+        ("policy: p\n", "p.yaml:1: the policy has no limits: it grants everything"),
+        ("policy: p\nlimits: []\n", "p.yaml:2: the policy has no limits: it grants everything"),
+        (
+            "policy: p\nlabels: {tenant: {missing: deny}}\n",
+            "p.yaml:1: the policy has no limits: it grants everything that `labels` does not deny",
+        ),
+    ],
+)
+def test_a_policy_without_limits_is_told(text: str, said: str) -> None:
+    assert warnings(text) == [f"{said}\n  hint: write a limit, as `bursar init` does"]
 
 
 def test_a_warning_of_a_row_has_its_file_and_line(tmp_path: Path) -> None:

@@ -7,6 +7,7 @@ use crate::labels::Labels;
 use crate::mapping::NONE;
 use crate::matching::Matching;
 use crate::overrides::Overrides;
+use crate::pattern::{Pattern, Values};
 use crate::policy::{Amount, Fallback, LabelMatch, LabelRule, Limit, Policy, Unit, Window};
 
 /// A policy that has no mistakes, with all that decisions would otherwise compute again and again.
@@ -39,40 +40,6 @@ pub(crate) struct Ready {
     overrides: Option<Box<Overrides>>,
 }
 
-/// Values that match a label.
-#[derive(Debug, Clone)]
-pub(crate) struct Pattern {
-    /// Whole values, sorted.
-    exact: Vec<Box<str>>,
-    /// Beginnings.
-    prefixes: Vec<Box<str>>,
-}
-
-impl Pattern {
-    pub(crate) fn new(values: &[Box<str>]) -> Self {
-        let mut exact = Vec::new();
-        let mut prefixes = Vec::new();
-        for value in values {
-            match value.strip_suffix('*') {
-                Some(prefix) => prefixes.push(prefix.into()),
-                None => exact.push(value.clone()),
-            }
-        }
-        exact.sort_unstable();
-        Self { exact, prefixes }
-    }
-
-    /// The values, if all of them are whole.
-    pub(crate) fn whole(&self) -> Option<&[Box<str>]> {
-        self.prefixes.is_empty().then_some(&*self.exact)
-    }
-
-    pub(crate) fn holds(&self, value: &str) -> bool {
-        self.exact.binary_search_by(|known| (**known).cmp(value)).is_ok()
-            || self.prefixes.iter().any(|prefix| value.starts_with(&**prefix))
-    }
-}
-
 /// What keeps a limit from concerning a call.
 #[derive(Debug, Clone, Copy)]
 pub(crate) enum Bar {
@@ -82,15 +49,6 @@ pub(crate) enum Bar {
     Except,
     /// The label at this place of its scope is missing, and the policy skips it then.
     Skipped(usize),
-}
-
-/// The values of one call, by slot; none where the label is missing.
-pub(crate) struct Values<'a>(Vec<Option<&'a str>>);
-
-impl<'a> Values<'a> {
-    pub(crate) fn get(&self, slot: usize) -> Option<&'a str> {
-        self.0.get(slot).copied().flatten()
-    }
 }
 
 /// Scope labels and their values, in the policy's order.
@@ -219,7 +177,7 @@ impl Compiled {
         labels: &'a Labels,
     ) -> Values<'a> {
         let value = |key| from_request(key, model, tier).or_else(|| labels.get(key));
-        Values(self.keys.iter().map(|key| value(key)).collect())
+        Values::new(self.keys.iter().map(|key| value(key)).collect())
     }
 
     /// The limits that concern a call, whatever the time.

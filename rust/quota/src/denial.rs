@@ -2,8 +2,8 @@
 
 use std::cmp::Reverse;
 
-use crate::compile::Values;
 use crate::labels::Labels;
+use crate::pattern::Values;
 use crate::policy::{Policy, Unit, Window};
 use crate::request::{Denial, Reason, ReserveRequest, Shortfall, Standing};
 use crate::reserve::Ask;

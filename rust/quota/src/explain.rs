@@ -2,10 +2,11 @@
 
 use std::sync::Arc;
 
-use crate::compile::{Bar, Ready, Values};
+use crate::compile::{Bar, Ready};
 use crate::denial::same_counter;
 use crate::labels::Labels;
 use crate::mapping::{NONE, map_labels};
+use crate::pattern::Values;
 use crate::policy::{Limit, Policy, Unit, Window};
 use crate::request::{Candidate, Denial, Refusal, ReserveAnswer, ReserveRequest, Standing};
 use crate::reserve::Ask;

@@ -18,6 +18,7 @@ mod labels;
 mod mapping;
 mod matching;
 mod overrides;
+mod pattern;
 mod policy;
 mod record;
 mod release;

@@ -2,8 +2,8 @@
 
 use hashbrown::HashMap;
 
-use crate::compile::{Pattern, Values};
 use crate::mapping::NONE;
+use crate::pattern::{Pattern, Values};
 use crate::policy::Policy;
 
 /// One bit for each limit that a policy may have.

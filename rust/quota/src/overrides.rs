@@ -2,7 +2,7 @@
 
 use hashbrown::{Equivalent, HashMap};
 
-use crate::compile::Pattern;
+use crate::pattern::Pattern;
 use crate::policy::{Allowed, Amount, LabelMatch, Limit, Policy, Unit};
 
 /// The most lists that one entry with several labels is put in; a longer list of one label's values is used

@@ -1,9 +1,9 @@
 //! Reserve: may this be spent, by which model, and for how much output?
 
-use crate::compile::Values;
 use crate::event::{Event, Reserved};
 use crate::labels::Labels;
 use crate::mapping::{Mapped, advisories, map_labels};
+use crate::pattern::Values;
 use crate::policy::Unit;
 use crate::request::{Candidate, Grant, Past, Refusal, ReserveAnswer, ReserveRequest, Standing};
 use crate::reservation::{Hold, ReservationState};

@@ -2,8 +2,9 @@
 
 use std::sync::Arc;
 
-use crate::compile::{Ready, Values};
+use crate::compile::Ready;
 use crate::counter::{Counter, CounterKey, KeyRef, Span};
+use crate::pattern::Values;
 use crate::policy::{Amount, Limit, Policy, Unit, Window};
 use crate::rules::Rules;
 use crate::time::Timestamp;

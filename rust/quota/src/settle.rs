@@ -2,10 +2,11 @@
 
 use std::sync::Arc;
 
-use crate::compile::{Compiled, Ready, Values};
+use crate::compile::{Compiled, Ready};
 use crate::counter::{Counter, CounterKey, KeyRef};
 use crate::event::{Effect, Settled};
 use crate::labels::Labels;
+use crate::pattern::Values;
 use crate::policy::{Unit, Unsettled};
 use crate::request::{Past, Refusal, Standing};
 use crate::reservation::{Hold, ReservationState};

@@ -17,14 +17,16 @@ from bursar.exchange import (
     TIMEOUT_DEFAULT,
     Exchange,
     OnUndecided,
+    check_on_undecided,
+)
+from bursar.outbox import Stats
+from bursar.questions import (
     RecordArguments,
     ReserveArguments,
-    check_on_undecided,
     count_request,
     record_request,
     reserve_request,
 )
-from bursar.outbox import Stats
 from bursar.reservation import Reservation
 from bursar.setup import open_outbox, signed
 from bursar.steps import COUNT_TOKENS, Steps, ask, drive

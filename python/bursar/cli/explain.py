@@ -52,7 +52,7 @@ def command(*, reservation_id: str, address: str, as_json: bool, **asked: Unpack
 
 
 def _hypothetical(asked: Asked) -> admin_pb2.ExplainRequest:
-    from bursar.exchange import reserve_request
+    from bursar.questions import reserve_request
     from bursar.v1 import admin_pb2
 
     said = arguments(asked)

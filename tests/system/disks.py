@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import errno
 import itertools
+import os
 import subprocess
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -63,8 +64,10 @@ def mounted(kind: str, directory: Path, size_mib: int) -> Iterator[Disk]:
 
 
 def _run(*command: str) -> None:
+    # Where these are is not on everyone's PATH.
+    environment = {**os.environ, "PATH": f"{os.environ['PATH']}:/usr/sbin:/sbin"}
     try:
-        done = subprocess.run(command, capture_output=True, text=True, check=False)
+        done = subprocess.run(command, capture_output=True, text=True, check=False, env=environment)
         said = done.stderr.strip() if done.returncode else ""
     except OSError as error:
         said = str(error)

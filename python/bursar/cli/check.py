@@ -46,7 +46,7 @@ def command(file: Path, *, strict: bool, as_json: bool) -> None:
             parsed, _ = read_policy(file)
             warnings = warnings_of(parsed, now_unix_ms=time.time_ns() // 1_000_000)
     except PolicyBug as error:
-        show.fail(show.EXIT_WRONG, str(error))
+        show.fail(show.EXIT_WRONG, str(error), several_lines=True)
     except PolicyError as error:
         _say_wrong(error.mistakes, as_json=as_json)
         raise SystemExit(show.EXIT_NO) from None

@@ -113,43 +113,50 @@ impl Reader<'_> {
     }
 
     fn standings(&mut self, scope: BTreeMap<String, String>) -> Result<(), AskError> {
-        let mut page_token = String::new();
-        while !self.stopped() {
-            let page = self.running.standings(v1::ListStandingsRequest {
+        self.pages(|running, page_token| {
+            let page = running.standings(v1::ListStandingsRequest {
                 scope: scope.clone(),
                 page_size: PAGE_SIZE,
                 page_token,
                 ..Default::default()
             })?;
-            self.count(page.standings.len());
-            page_token = page.next_page_token;
-            if page_token.is_empty() {
-                break;
-            }
-        }
-        Ok(())
+            Ok((page.standings.len(), page.next_page_token))
+        })
     }
 
     /// The id of one of them, if there are any.
     fn reservations(&mut self, labels: BTreeMap<String, String>) -> Result<String, AskError> {
-        let (mut page_token, mut id) = (String::new(), String::new());
-        while !self.stopped() {
-            let page = self.running.reservations(v1::ListReservationsRequest {
+        let mut id = String::new();
+        self.pages(|running, page_token| {
+            let page = running.reservations(v1::ListReservationsRequest {
                 labels: labels.clone(),
                 page_size: PAGE_SIZE,
                 page_token,
                 ..Default::default()
             })?;
-            self.count(page.reservations.len());
             if let Some(first) = page.reservations.first().filter(|_| id.is_empty()) {
                 id.clone_from(&first.reservation_id);
             }
-            page_token = page.next_page_token;
-            if page_token.is_empty() {
+            Ok((page.reservations.len(), page.next_page_token))
+        })?;
+        Ok(id)
+    }
+
+    /// Asks for one page after the other, each of which gives its rows and the token of the next.
+    fn pages(
+        &mut self,
+        mut ask: impl FnMut(&Running, String) -> Result<(usize, String), AskError>,
+    ) -> Result<(), AskError> {
+        let mut token = String::new();
+        while !self.stopped() {
+            let (rows, next) = ask(self.running, token)?;
+            self.count(rows);
+            if next.is_empty() {
                 break;
             }
+            token = next;
         }
-        Ok(id)
+        Ok(())
     }
 
     fn count(&mut self, rows: usize) {

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import asyncio
 import os
-import re
 import threading
 import time
 from pathlib import Path
@@ -220,7 +219,11 @@ def _checked(target: object) -> str:
 
 def _absent(target: str) -> str:
     """Says where a target's socket is not there at all, which gRPC words as any other failure."""
-    if not target.startswith("unix:"):
-        return ""
-    path = Path(re.sub("^//", "", target.removeprefix("unix:")))
-    return "" if path.exists() else "; no socket lies there"
+    path = socket_path(target)
+    return "" if path is None or path.exists() else "; no socket lies there"
+
+
+def socket_path(target: str) -> Path | None:
+    """The path of a target that is a Unix socket, written as `unix:PATH` or `unix://PATH`."""
+    path = target.removeprefix("unix:")
+    return None if path == target else Path(path.removeprefix("//"))

@@ -3,9 +3,12 @@
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterator
+from typing import TypeVar
 
 from bursar.v1 import quota_pb2
+
+_Usage = TypeVar("_Usage", quota_pb2.CommitRequest, quota_pb2.RecordRequest)
 
 
 def commits(commit: quota_pb2.CommitRequest) -> Iterator[tuple[str, quota_pb2.CommitRequest]]:
@@ -17,11 +20,7 @@ def commits(commit: quota_pb2.CommitRequest) -> Iterator[tuple[str, quota_pb2.Co
         durability=commit.durability,
     )
     yield "labels, model, tier, response id and times", bare
-    summed = quota_pb2.CommitRequest()
-    summed.CopyFrom(bare)
-    del summed.lines[:]
-    summed.lines.extend(_summed(commit.lines))
-    yield "also components and sources", summed
+    yield "also components and sources", _summed(bare)
     unknown = quota_pb2.CommitRequest(
         reservation_id=commit.reservation_id,
         outcome=quota_pb2.OUTCOME_UNKNOWN,
@@ -37,10 +36,7 @@ def records(record: quota_pb2.RecordRequest) -> Iterator[tuple[str, quota_pb2.Re
     for name in ("model_version", "response_id", "latency_ms", "total_tokens"):
         less.ClearField(name)
     yield "version, response id and times", less
-    summed = quota_pb2.RecordRequest()
-    summed.CopyFrom(less)
-    del summed.lines[:]
-    summed.lines.extend(_summed(record.lines))
+    summed = _summed(less)
     yield "also components and sources", summed
     unlabelled = quota_pb2.RecordRequest()
     unlabelled.CopyFrom(summed)
@@ -48,12 +44,14 @@ def records(record: quota_pb2.RecordRequest) -> Iterator[tuple[str, quota_pb2.Re
     yield "also labels", unlabelled
 
 
-def _summed(lines: Iterable[quota_pb2.Line]) -> list[quota_pb2.Line]:
-    """The lines by meter and basis alone, of which there are few."""
+def _summed(request: _Usage) -> _Usage:
+    """The request with its lines by meter and basis alone, of which there are few."""
     sums: Counter[tuple[quota_pb2.Meter.ValueType, quota_pb2.Basis.ValueType]] = Counter()
-    for line in lines:
+    for line in request.lines:
         sums[line.meter, line.basis] += line.tokens
-    return [
-        quota_pb2.Line(meter=meter, basis=basis, tokens=tokens)
-        for (meter, basis), tokens in sums.items()
-    ]
+    summed = type(request)()
+    summed.CopyFrom(request)
+    del summed.lines[:]
+    for (meter, basis), tokens in sums.items():
+        summed.lines.add(meter=meter, basis=basis, tokens=tokens)
+    return summed

@@ -48,17 +48,18 @@ def check_heard(target: str) -> None:
     """Ends the command at once where nobody listens: gRPC would wait for somebody to begin."""
     import socket
 
+    from bursar.connection import socket_path
+
+    path = socket_path(target)
     host, _, port = target.rpartition(":")
-    family = socket.AF_UNIX if target.startswith("unix:") else socket.AF_INET
-    address = target.removeprefix("unix:").removeprefix("//")
     try:
-        if family == socket.AF_INET:
+        if path is not None:
+            with socket.socket(socket.AF_UNIX) as tried:
+                tried.connect(str(path))
+        elif ":" not in host or host.startswith("["):  # else gRPC's own way to write a target
             socket.create_connection((host.strip("[]"), int(port)), timeout=DEADLINE_S).close()
-            return
-        with socket.socket(family) as tried:
-            tried.connect(address)
-    except (OSError, ValueError) as error:
-        why = error.strerror if isinstance(error, OSError) and error.strerror else str(error)
+    except OSError as error:
+        why = error.strerror or str(error)
         show.fail(show.EXIT_UNDECIDED, f"no sidecar answers at {target}: {why}", _HINT)
 
 

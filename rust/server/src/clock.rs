@@ -38,10 +38,10 @@ impl Clock {
         }
     }
 
-    /// The instant on the clock that deadlines are kept on; a hand moves both.
+    /// The instant of the last look at the clock, on the one that deadlines are kept on; a hand moves both.
     pub(crate) fn lived(&self) -> Lived {
         match self {
-            Self::Wall(_) => Lived(boot_ms()),
+            Self::Wall(wall) => Lived(wall.boot_ms),
             Self::Hand(at) => Lived(at.0),
         }
     }
@@ -76,6 +76,8 @@ fn milliseconds(clock: ClockId) -> i64 {
 #[derive(Debug)]
 pub(crate) struct Wall {
     highest_ms: i64,
+    /// The boot clock at the last reading.
+    boot_ms: i64,
     /// A wall reading that was followed, and the boot clock then.
     anchor_wall_ms: i64,
     anchor_boot_ms: i64,
@@ -87,6 +89,7 @@ impl Wall {
     fn new(wall_ms: i64, boot_ms: i64, at_least_ms: i64) -> Self {
         Self {
             highest_ms: wall_ms.max(at_least_ms),
+            boot_ms,
             anchor_wall_ms: wall_ms,
             anchor_boot_ms: boot_ms,
             suspected_since_boot_ms: None,
@@ -94,6 +97,7 @@ impl Wall {
     }
 
     fn read(&mut self, wall_ms: i64, boot_ms: i64) -> i64 {
+        self.boot_ms = boot_ms;
         let expected_ms = self.anchor_wall_ms.saturating_add(boot_ms - self.anchor_boot_ms);
         let ahead_ms = wall_ms.saturating_sub(expected_ms);
         let mut now_ms = wall_ms;
